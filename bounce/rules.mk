@@ -1,0 +1,3 @@
+PROGRAMS += bounce
+SRC_bounce := $(wildcard bounce/*.c)
+LIBS_bounce := 

@@ -1,0 +1,3 @@
+PROGRAMS += cleanup
+SRC_cleanup := $(wildcard cleanup/*.c)
+LIBS_cleanup := 

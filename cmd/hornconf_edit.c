@@ -1,0 +1,203 @@
+#include "cmd/hornconf.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+int conf_check_setting(struct cli *c, enum param_scope scope, const char *setting, bool test_mode, const struct param_row **row, const char **value)
+{
+	struct span rest = span_of(setting);
+	struct span name = span_trim(span_until(&rest, '='));
+	struct complaint why = {.file = "command line"};
+	if (strchr(setting, '=') == NULL)
+		return cli_fail(c, EX_USAGE, "'%s': write name=value", setting);
+	*row = param_find(name, scope);
+	if (*row == NULL) {
+		const char *near = param_nearest(name, scope);
+		return cli_fail(c, EX_USAGE, "unknown parameter '%.*s'%s%s", SPAN_ARG(name), near == NULL ? "" : "; did you mean ", near == NULL ? "" : near);
+	}
+	*value = strchr(setting, '=') + 1;
+	while (**value == ' ')
+		(*value)++;
+	if (param_check(*row, *value, test_mode, &why) != 0)
+		return cli_fail(c, EX_USAGE, "%s", why.reason);
+	return 0;
+}
+
+/* The old bytes come back when what was written is not good as a whole. */
+int conf_checked_edit(struct cli *c, const char *file, int (*edit)(void *, struct span, struct buffer *), void *context)
+{
+	struct buffer old;
+	struct complaint why;
+	struct config fresh;
+	buffer_init(&old, 16 * 1024 * 1024);
+	int error = read_file_at(c->dir_fd, file, 16 * 1024 * 1024, &old);
+	if (error == 0)
+		error = cli_edit_file(c, file, edit, context);
+	if (error != 0) {
+		buffer_free(&old);
+		return cli_fail(c, error == ESRCH ? EX_USAGE : error == EACCES ? EX_NOPERM : EX_CANTCREAT, "%s/%s: %s", c->dir, file,
+			error == ESRCH ? "no such setting" : error == ENOENT ? "no such file or section" : strerror(error));
+	}
+	int status = 0;
+	if (config_load(c->dir_fd, &fresh, &why) != 0) {
+		status = cli_fail(c, EX_CONFIG, "%s%s%s; nothing was changed", why.file, why.file[0] == '\0' ? "" : ": ", why.reason);
+		if (replace_file_at(c->dir_fd, file, buffer_span(&old), 0644) != 0)
+			status = cli_fail(c, EX_IOERR, "%s/%s: the old text could not be put back", c->dir, file);
+	} else {
+		config_free(&fresh);
+	}
+	buffer_free(&old);
+	return status;
+}
+
+struct edit_job {
+	const char *section;
+	struct edit {
+		struct span name;
+		const char *value; /* NULL: remove */
+	} *edits;
+	size_t n;
+};
+
+static int apply_edits(void *context, struct span old, struct buffer *out)
+{
+	struct edit_job *job = context;
+	struct buffer a, b;
+	int error = 0;
+	buffer_init(&a, out->limit);
+	buffer_init(&b, out->limit);
+	buffer_put_span(&a, old);
+	for (size_t i = 0; i < job->n && error == 0; i++) {
+		buffer_clear(&b);
+		error = config_edit(buffer_span(&a), job->section, job->edits[i].name, job->edits[i].value, &b);
+		struct buffer swap = a;
+		a = b;
+		b = swap;
+	}
+	buffer_put_span(out, buffer_span(&a));
+	buffer_free(&a);
+	buffer_free(&b);
+	return error != 0 ? error : buffer_ok(out) ? 0 : ENOMEM;
+}
+
+static enum param_scope scope_of_name(const struct conf_options *o, struct span name)
+{
+	if (o->domain != NULL)
+		return SCOPE_DOMAIN;
+	if (o->service || (o->server == NULL && param_find(name, SCOPE_SERVER) == NULL && param_find(name, SCOPE_SERVICE) != NULL))
+		return SCOPE_SERVICE;
+	return SCOPE_SERVER;
+}
+
+static bool test_mode_of(const struct cli *c, char **settings, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (strncmp(settings[i], "test_mode=", 10) == 0)
+			return strcmp(settings[i] + 10, "yes") == 0;
+	return c->config.service.test_mode == 1;
+}
+
+/* The settings of one scope go to its file in one edit. */
+static int edit_scope(struct cli *c, struct conf_options *o, enum param_scope scope, char **settings, int n)
+{
+	char file[200], section[300];
+	struct edit_job job = {.section = NULL, .edits = calloc((size_t)n, sizeof *job.edits)};
+	int status = job.edits == NULL ? EX_OSERR : 0;
+	(void)snprintf(file, sizeof file, "servers/%s.conf", o->server == NULL ? "default" : o->server);
+	if (scope == SCOPE_SERVICE)
+		(void)snprintf(file, sizeof file, "posthorn.conf");
+	if (scope == SCOPE_DOMAIN) {
+		(void)snprintf(section, sizeof section, "domain %s", o->domain);
+		job.section = section;
+	}
+	for (int i = 0; i < n && status == 0; i++) {
+		struct span rest = span_of(settings[i]);
+		const struct param_row *row;
+		struct edit *e = &job.edits[job.n];
+		e->name = span_trim(span_until(&rest, '='));
+		if (scope_of_name(o, e->name) != scope)
+			continue;
+		job.n++;
+		if (!o->remove)
+			status = conf_check_setting(c, scope, settings[i], test_mode_of(c, settings, n), &row, &e->value);
+	}
+	if (status == 0 && job.n > 0)
+		status = conf_checked_edit(c, file, apply_edits, &job);
+	free(job.edits);
+	return status;
+}
+
+int conf_edit(struct cli *c, struct conf_options *o, char **settings, int n)
+{
+	static const enum param_scope scopes[] = {SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN};
+	int status = cli_load(c);
+	if (status == 0 && n == 0)
+		status = cli_fail(c, EX_USAGE, "-e and -X need names");
+	for (size_t i = 0; i < COUNT_OF(scopes) && status == 0; i++)
+		status = edit_scope(c, o, scopes[i], settings, n);
+	return status;
+}
+
+static int write_new(struct cli *c, int dir_fd, const char *name, const struct buffer *text)
+{
+	int error = replace_file_at(dir_fd, name, buffer_span(text), 0644);
+	return error == 0 ? 0 : cli_fail(c, EX_CANTCREAT, "%s/%s: %s", c->dir, name, strerror(error));
+}
+
+static int compose_init(struct cli *c, char **settings, int n, struct buffer *service, struct buffer *server)
+{
+	static const struct { const char *name, *tail; } beneath[] = {{"spool_directory", "spool"}, {"run_directory", "run"}, {"log_directory", "log"}};
+	buffer_puts(service, "# Posthorn, service-wide parameters: posthorn.conf(5).\n");
+	buffer_puts(server, "# The virtual server 'default': posthorn.conf(5).\n");
+	for (size_t i = 0; strcmp(c->dir, "/etc/posthorn") != 0 && i < COUNT_OF(beneath); i++) {
+		bool given = false;
+		for (int k = 0; k < n; k++)
+			given = given || (strncmp(settings[k], beneath[i].name, strlen(beneath[i].name)) == 0 && settings[k][strlen(beneath[i].name)] == '=');
+		if (!given)
+			buffer_printf(service, "%s = %s/%s\n", beneath[i].name, c->dir, beneath[i].tail);
+	}
+	for (int i = 0; i < n; i++) {
+		struct span rest = span_of(settings[i]);
+		struct span name = span_trim(span_until(&rest, '='));
+		bool wide = param_find(name, SCOPE_SERVICE) != NULL;
+		const struct param_row *row;
+		const char *value;
+		int status = conf_check_setting(c, wide ? SCOPE_SERVICE : SCOPE_SERVER, settings[i], test_mode_of(c, settings, n), &row, &value);
+		if (status != 0)
+			return status;
+		buffer_printf(wide ? service : server, "%s = %s\n", row->name, value);
+	}
+	return 0;
+}
+
+int conf_init(struct cli *c, struct conf_options *o, char **settings, int n)
+{
+	struct buffer service, server;
+	char real[4096];
+	(void)o;
+	if (mkdir_chain(c->dir, 0755) != 0 && errno != EEXIST)
+		return cli_fail(c, EX_CANTCREAT, "%s: %s", c->dir, strerror(errno));
+	if (realpath(c->dir, real) != NULL)
+		c->dir = real;
+	int status = cli_open(c);
+	if (status != 0)
+		return status;
+	if (faccessat(c->dir_fd, "posthorn.conf", F_OK, 0) == 0)
+		return cli_fail(c, EX_CANTCREAT, "%s holds a configuration already", c->dir);
+	buffer_init(&service, 1024 * 1024);
+	buffer_init(&server, 1024 * 1024);
+	status = compose_init(c, settings, n, &service, &server);
+	if (status == 0 && mkdirat(c->dir_fd, "servers", 0755) != 0 && errno != EEXIST)
+		status = cli_fail(c, EX_CANTCREAT, "%s/servers: %s", c->dir, strerror(errno));
+	if (status == 0)
+		status = write_new(c, c->dir_fd, "servers/default.conf", &server);
+	if (status == 0)
+		status = write_new(c, c->dir_fd, "posthorn.conf", &service);
+	buffer_free(&service);
+	buffer_free(&server);
+	return status == 0 ? cli_load(c) : status;
+}

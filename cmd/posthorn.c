@@ -1,0 +1,212 @@
+/* posthorn: starts, stops, shows the service. */
+#include "cmd/common/cli.h"
+#include "cmd/common/pair.h"
+#include "route/route.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct cli_option options[] = {
+	{"-c", "DIR", "the configuration (/etc/posthorn)"},
+	{"-F", "", "start in the foreground"},
+	{"--json", "", "status as JSON"},
+	{"--help", "", "this text"},
+};
+static const char usage[] = "posthorn [-c DIR] start [-F] | stop | reload | status [--json]";
+
+struct request {
+	bool foreground, json;
+	const char *verb;
+};
+
+static void libexec_path(char *out, size_t size)
+{
+	char self[4096];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+	self[n > 0 ? n : 0] = '\0';
+	char *slash = strrchr(self, '/');
+	if (slash != NULL)
+		*slash = '\0';
+	(void)snprintf(out, size, "%s/libexec", self);
+	if (access(out, X_OK) != 0)
+		(void)snprintf(out, size, "%s", POSTHORN_LIBEXEC);
+}
+
+static _Noreturn void exec_master(const struct cli *c, const char *libexec, bool foreground, int notify)
+{
+	char program[4200], fd[16];
+	(void)snprintf(program, sizeof program, "%s/master", libexec);
+	(void)snprintf(fd, sizeof fd, "%d", notify);
+	if (foreground)
+		(void)execl(program, "posthorn: master", "-F", "-c", c->dir, "-l", libexec, (char *)NULL);
+	else
+		(void)execl(program, "posthorn: master", "-c", c->dir, "-l", libexec, "-n", fd, (char *)NULL);
+	(void)fprintf(stderr, "posthorn: cannot run %s: %s\n", program, strerror(errno));
+	_exit(EX_OSFILE);
+}
+
+/* The master says "STATUS TEXT" when mail is accepted, or why not. */
+static int wait_for_start(struct cli *c, int fd)
+{
+	char line[1000];
+	size_t used = 0;
+	ssize_t n;
+	while (used < sizeof line - 1 && (n = read(fd, line + used, sizeof line - 1 - used)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			break;
+		used += (size_t)n;
+	}
+	struct span rest = {line, used};
+	uint64_t status;
+	struct span text = span_until(&rest, '\n');
+	if (parse_u64(span_word(&text, " "), 255, &status) != 0)
+		return cli_fail(c, EX_SOFTWARE, "the master ended without a word; its log may say why");
+	return status == 0 ? EX_OK : cli_fail(c, (int)status, "%.*s", SPAN_ARG(span_trim(text)));
+}
+
+static int start(struct cli *c, const struct request *r)
+{
+	char libexec[4200];
+	int ends[2];
+	int status = pair_make_missing(c);
+	if (status != 0)
+		return status;
+	libexec_path(libexec, sizeof libexec);
+	if (r->foreground)
+		exec_master(c, libexec, true, -1);
+	if (pipe(ends) != 0)
+		return cli_fail(c, EX_OSERR, "%s", strerror(errno));
+	pid_t pid = fork();
+	if (pid < 0)
+		return cli_fail(c, EX_OSERR, "%s", strerror(errno));
+	if (pid == 0) {
+		(void)setsid();
+		(void)close(ends[0]);
+		int null = open("/dev/null", O_RDWR);
+		(void)dup2(null, 0);
+		(void)dup2(null, 1);
+		if (strcmp(c->config.service.log_target, "stderr") != 0 && strcmp(c->config.service.log_target, "journal") != 0)
+			(void)dup2(null, 2);
+		exec_master(c, libexec, false, ends[1]);
+	}
+	(void)close(ends[1]);
+	return wait_for_start(c, ends[0]);
+}
+
+static int stop(struct cli *c)
+{
+	pid_t pid = cli_master(c);
+	if (pid == 0)
+		return cli_fail(c, EX_UNAVAILABLE, "the service is not running");
+	if (kill(pid, SIGTERM) != 0)
+		return cli_fail(c, EX_NOPERM, "cannot end process %d: %s", (int)pid, strerror(errno));
+	for (unsigned i = 0; i < 12000; i++) { /* two minutes: the master itself ends what does not end */
+		struct timespec wait = {.tv_nsec = 10000000};
+		if (cli_master(c) == 0)
+			return EX_OK;
+		(void)nanosleep(&wait, NULL);
+	}
+	return cli_fail(c, EX_TEMPFAIL, "the service has not ended after two minutes");
+}
+
+static void keep(void *context, struct span bytes)
+{
+	buffer_put_span(context, bytes);
+}
+
+static int status_text(struct cli *c, const struct buffer *json)
+{
+	pid_t pid = cli_master(c);
+	(void)json;
+	(void)printf("the service is running, process %d\n", (int)pid);
+	for (size_t i = 0; i < c->config.servers_n; i++)
+		(void)printf("  %-16s listens on %s\n", c->config.servers[i].name, c->config.servers[i].p.listen);
+	return EX_OK;
+}
+
+static int status(struct cli *c, const struct request *r)
+{
+	struct buffer json, text;
+	if (cli_master(c) == 0) {
+		if (r->json)
+			(void)printf("{\"state\":\"stopped\",\"pid\":null,\"processes\":[],\"servers\":[]}\n");
+		else
+			(void)printf("the service is not running\n");
+		return EX_UNAVAILABLE;
+	}
+	buffer_init(&json, 4 * 1024 * 1024);
+	buffer_init(&text, 4096);
+	int result = cli_ask(c, "status", "-", "", keep, &json, &text);
+	if (result == 0 && r->json)
+		(void)printf("%s\n", buffer_cstr(&json));
+	else if (result == 0)
+		result = status_text(c, &json);
+	buffer_free(&json);
+	buffer_free(&text);
+	return result;
+}
+
+static int reload(struct cli *c)
+{
+	struct buffer text;
+	buffer_init(&text, 4096);
+	int result = cli_ask(c, "reload", "-", "", NULL, NULL, &text);
+	if (result != 0)
+		(void)cli_fail(c, result, "%s", buffer_cstr(&text));
+	buffer_free(&text);
+	return result;
+}
+
+static int run(struct cli *c, const struct request *r)
+{
+	int result = cli_load(c);
+	if (strcmp(r->verb, "reload") == 0 && result == EX_CONFIG)
+		return result;
+	if (result != 0)
+		return result;
+	if (strcmp(r->verb, "start") == 0)
+		return start(c, r);
+	if (strcmp(r->verb, "stop") == 0)
+		return stop(c);
+	if (strcmp(r->verb, "status") == 0)
+		return status(c, r);
+	if (strcmp(r->verb, "reload") == 0)
+		return reload(c);
+	return cli_fail(c, EX_USAGE, "'%s': start, stop, reload or status is needed", r->verb);
+}
+
+int main(int argc, char **argv)
+{
+	struct cli c = {.program = "posthorn", .dir = "/etc/posthorn"};
+	struct request r = {.verb = NULL};
+	char real[4096];
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--help") == 0) {
+			cli_help(usage, options, COUNT_OF(options));
+			return EX_OK;
+		}
+		if (strcmp(argv[i], "-c") == 0 && i + 1 < argc)
+			c.dir = argv[++i];
+		else if (strcmp(argv[i], "-F") == 0)
+			r.foreground = true;
+		else if (strcmp(argv[i], "--json") == 0)
+			r.json = true;
+		else if (argv[i][0] == '-' || r.verb != NULL)
+			return cli_fail(&c, EX_USAGE, "'%s' is not understood; --help shows the options", argv[i]);
+		else
+			r.verb = argv[i];
+	}
+	if (r.verb == NULL)
+		return cli_fail(&c, EX_USAGE, "usage: %s", usage);
+	if (realpath(c.dir, real) != NULL)
+		c.dir = real;
+	return run(&c, &r);
+}

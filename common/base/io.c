@@ -1,0 +1,156 @@
+#include "base/base.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int write_all(int fd, const void *bytes, size_t n)
+{
+	const char *p = bytes;
+	while (n > 0) {
+		ssize_t done = write(fd, p, n);
+		if (done < 0) {
+			if (errno == EINTR)
+				continue;
+			return errno;
+		}
+		p += done;
+		n -= (size_t)done;
+	}
+	return 0;
+}
+
+int pwritev_all(int fd, struct iovec *iov, int n, off_t at)
+{
+	while (n > 0) {
+		ssize_t done = pwritev(fd, iov, n > 1024 ? 1024 : n, at);
+		if (done < 0) {
+			if (errno == EINTR)
+				continue;
+			return errno;
+		}
+		if (done == 0)
+			return EIO;
+		at += done;
+		while (n > 0 && (size_t)done >= iov->iov_len) {
+			done -= (ssize_t)iov->iov_len;
+			iov++;
+			n--;
+		}
+		if (n > 0) {
+			iov->iov_base = (char *)iov->iov_base + done;
+			iov->iov_len -= (size_t)done;
+		}
+	}
+	return 0;
+}
+
+int pread_all(int fd, void *bytes, size_t n, off_t at)
+{
+	char *p = bytes;
+	while (n > 0) {
+		ssize_t done = pread(fd, p, n, at);
+		if (done < 0) {
+			if (errno == EINTR)
+				continue;
+			return errno;
+		}
+		if (done == 0)
+			return ENODATA;
+		p += done;
+		at += done;
+		n -= (size_t)done;
+	}
+	return 0;
+}
+
+static int read_rest(int fd, size_t limit, struct buffer *out)
+{
+	for (;;) {
+		char block[16384];
+		ssize_t n = read(fd, block, sizeof block);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		if (n == 0)
+			return 0;
+		if (out->n + (size_t)n > limit)
+			return EFBIG;
+		buffer_put(out, block, (size_t)n);
+		if (!buffer_ok(out))
+			return ENOMEM;
+	}
+}
+
+int read_file_at(int dir_fd, const char *name, size_t limit, struct buffer *out)
+{
+	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	int error = read_rest(fd, limit, out);
+	(void)close(fd);
+	return error;
+}
+
+static int write_synced(int dir_fd, const char *name, struct span bytes, mode_t mode)
+{
+	int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+	if (fd < 0)
+		return errno;
+	int error = write_all(fd, bytes.at, bytes.n);
+	if (error == 0 && fchmod(fd, mode) != 0)
+		error = errno;
+	if (error == 0 && fsync(fd) != 0)
+		error = errno;
+	if (close(fd) != 0 && error == 0)
+		error = errno;
+	return error;
+}
+
+int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode)
+{
+	char aside[300];
+	int n = snprintf(aside, sizeof aside, "%s.new", name);
+	if (n < 0 || (size_t)n >= sizeof aside)
+		return ENAMETOOLONG;
+	int error = write_synced(dir_fd, aside, bytes, mode);
+	if (error == 0 && renameat(dir_fd, aside, dir_fd, name) != 0)
+		error = errno;
+	if (error != 0) {
+		(void)unlinkat(dir_fd, aside, 0);
+		return error;
+	}
+	int dir = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return errno;
+	if (fsync(dir) != 0)
+		error = errno;
+	(void)close(dir);
+	return error;
+}
+
+int mkdir_chain(const char *path, mode_t mode)
+{
+	char part[4096];
+	size_t n = strlen(path);
+	if (n >= sizeof part)
+		return ENAMETOOLONG;
+	for (size_t i = 1; i <= n; i++) {
+		if (path[i] != '/' && path[i] != '\0')
+			continue;
+		memcpy(part, path, i);
+		part[i] = '\0';
+		if (mkdir(part, mode) != 0 && errno != EEXIST)
+			return errno;
+	}
+	return 0;
+}
+
+int fill_random(void *at, size_t n)
+{
+	return getrandom(at, n, 0) == (ssize_t)n ? 0 : EIO;
+}

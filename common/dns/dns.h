@@ -1,0 +1,20 @@
+/* dns: the words in which resolver answers. */
+#ifndef DNS_DNS_H
+#define DNS_DNS_H
+
+#include "base/base.h"
+
+enum dns_kind { DNS_MX = 15, DNS_A = 1, DNS_AAAA = 28 };
+enum dns_status { DNS_OK, DNS_NXDOMAIN, DNS_NODATA, DNS_TEMPFAIL, DNS_BOGUS };
+
+/* Records travel as: MX: u32 preference, host; A, AAAA: address bytes. */
+struct dns_mx {
+	uint32_t preference;
+	struct span host; /* without the last dot; empty: "." (RFC 7505) */
+};
+void dns_put_mx(struct buffer *b, const struct dns_mx *mx);
+bool dns_take_mx(struct span *rest, struct dns_mx *out);
+/* Reads the answer section of a DNS message for records of one kind.  EBADMSG: malformed. */
+MUST_CHECK int dns_parse_answer(struct span packet, enum dns_kind kind, struct buffer *records, size_t *n, unsigned *rcode);
+
+#endif

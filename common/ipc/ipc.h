@@ -1,0 +1,123 @@
+/* ipc: typed messages over channels between the processes of the service. */
+#ifndef IPC_IPC_H
+#define IPC_IPC_H
+
+#include "base/base.h"
+#include <event2/event.h>
+
+/* Roles, one bit each: the matrix of messages.def is made of them. */
+#define ROLES(X) X(MASTER, 0) X(FRONT, 1) X(SMTPD, 2) X(CLEANUP, 3) X(QMGR, 4) X(MOVER, 5) X(SMTP, 6) X(DROP, 7) \
+	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13)
+enum role {
+#define ROLE(name, bit) R_##name = 1 << bit,
+	ROLES(ROLE)
+#undef ROLE
+	R_ANY = 0x3ffe, /* all but master */
+};
+const char *role_name(enum role r); /* "smtpd" */
+
+#define U32(field) uint32_t field;
+#define U64(field) uint64_t field;
+#define SPAN(field) struct span field;
+#define MSG(name, v, from, to, fds, fields) struct msg_##name { fields };
+#include "ipc/messages.def"
+
+enum msg_type {
+#define U32(field)
+#define U64(field)
+#define SPAN(field)
+#define MSG(name, v, from, to, fds, fields) MSG_##name,
+#include "ipc/messages.def"
+	MSG_COUNT
+};
+
+/* A message as it came: spans point into the packet and end with the handler's return. */
+struct message {
+	enum msg_type type;
+	struct span payload;
+	int *fds; /* the handler takes one by setting it to -1; the rest is closed */
+	size_t fds_n;
+};
+
+#define MSG(name, v, from, to, fds, fields) \
+	MUST_CHECK int msg_##name##_decode(struct span packet, struct msg_##name *out); \
+	void msg_##name##_put(struct buffer *b, const struct msg_##name *m);
+#define U32(field)
+#define U64(field)
+#define SPAN(field)
+#include "ipc/messages.def"
+
+MUST_CHECK int msg_admit(uint32_t type, uint32_t version, size_t fds, enum role from, enum role to);
+const char *msg_name(enum msg_type t);
+
+enum {
+	IPC_PACKET = 60 * 1024,        /* a packet is sent when it has grown to this */
+	IPC_PACKET_MAX = 256 * 1024,   /* a single message may be larger than a packet, up to this */
+	IPC_INLINE = 56 * 1024,        /* content up to this travels inside a message */
+	IPC_FDS = 16,
+};
+
+struct channel;
+/* 0; an error closes the channel: EBADMSG, EPERM, EPROTO. */
+typedef int message_handler(struct channel *c, struct message *m);
+
+/* What a program does with what comes; handlers by type, NULL: EPERM. */
+struct channel_owner {
+	message_handler *handlers[MSG_COUNT];
+	/* The peer is gone or was cut off (reason: errno, 0: closed by the peer).  The channel is
+	 * freed after this returns. */
+	void (*gone)(struct channel *c, int reason);
+};
+
+struct channel {
+	int fd;
+	enum role me, peer;
+	uint32_t instance, server; /* the peer's */
+	pid_t pid;
+	void *program;             /* whose handlers run */
+	void *peer_state;          /* the program's notes about this peer */
+	struct channel *next;      /* free for the program's lists */
+	const struct channel_owner *owner;
+	/* private */
+	struct event_base *base;
+	struct event *readable, *writable, *flush;
+	struct buffer out;
+	int out_fds[IPC_FDS];
+	size_t out_fds_n;
+	struct packet *queued, **queued_end;
+	size_t queued_bytes;
+	bool flush_due, closing, in_handler, dead;
+};
+
+/* fd is the channel's from now on.  NULL: no memory. */
+struct channel *channel_make(struct event_base *base, int fd, enum role me, enum role peer,
+	const struct channel_owner *owner, void *program);
+void channel_close(struct channel *c); /* without calling gone; safe inside its handlers */
+/* Appends a message; it leaves at the end of this turn of the loop.  fd (or -1) is closed here. */
+void channel_begin(struct channel *c, enum msg_type type, size_t *mark);
+void channel_end(struct channel *c, size_t mark, int fd);
+void channel_end_fds(struct channel *c, size_t mark, const int *fds, size_t fds_n); /* at most IPC_FDS */
+void channel_flush(struct channel *c);
+size_t channel_backlog(const struct channel *c); /* bytes not yet taken by the kernel */
+
+#define MSG(name, v, from, to, fds, fields) \
+	static inline void send_##name(struct channel *c, struct msg_##name m, int fd) \
+	{ size_t mark; channel_begin(c, MSG_##name, &mark); msg_##name##_put(&c->out, &m); channel_end(c, mark, fd); }
+#define U32(field)
+#define U64(field)
+#define SPAN(field)
+#include "ipc/messages.def"
+
+/* A pair for two processes: SEQPACKET, 1 MB buffers.  0 or errno. */
+MUST_CHECK int channel_pair(int ends[2]);
+/* One blocking receive on a channel before there is a loop (a process's hello). */
+MUST_CHECK int channel_read_first(int fd, struct buffer *packet, int *fds, size_t *fds_n, struct message *out);
+
+#define HANDLE(c, m, name, var) \
+	struct msg_##name var; \
+	do { \
+		if (msg_##name##_decode((m)->payload, &var) != 0) \
+			return EBADMSG; \
+	} while (0)
+
+#endif

@@ -1,0 +1,52 @@
+/* message: the header of a mail message as pure functions. */
+#ifndef MESSAGE_MESSAGE_H
+#define MESSAGE_MESSAGE_H
+
+#include "base/base.h"
+#include "smtp/smtp.h"
+
+/* What a walk over a header notices. */
+enum header_seen {
+	SEEN_DATE = 1, SEEN_MESSAGE_ID = 2, SEEN_FROM = 4, SEEN_SENDER = 8, SEEN_TO = 16, SEEN_CC = 32,
+	SEEN_BCC = 64, SEEN_RETURN_PATH = 128, SEEN_RESENT_FROM = 256, SEEN_SUBJECT = 512,
+};
+
+/* Streaming: pieces of any size, constant memory. */
+struct header_walk {
+	unsigned seen;     /* header_seen bits */
+	unsigned received; /* how many Received fields: RFC 5321 6.3 */
+	bool done;         /* the empty line, or a line that is no field, has come */
+	bool eight_bit;    /* a byte beyond ASCII anywhere so far, body included */
+	/* internal: the start of the present line */
+	char line[24];
+	size_t line_n;
+	bool named;        /* the present line's field name has been dealt with */
+};
+void header_walk_init(struct header_walk *w);
+void header_walk(struct header_walk *w, struct span piece);
+
+/* A field of a header that is whole in memory. */
+struct header_field {
+	struct span name, body, whole; /* body: after the colon, folds included, without the last CRLF */
+};
+/* False at the end of the header; *rest is then the body (after the empty line, if any). */
+bool header_next(struct span *rest, struct header_field *f);
+/* Calls take(context, address text without angle brackets and comments) for each mailbox of an
+ * address list (RFC 5322 3.4, groups included).  0, or EINVAL when a piece is no address. */
+int header_addresses(struct span body, int (*take)(void *context, struct span mailbox), void *context);
+
+void date_put(struct buffer *b, int64_t wall_s); /* RFC 5322 3.3, local offset */
+
+struct received {
+	struct span helo, client_name, client_address; /* empty client_address: no peer, local origin */
+	struct span by, protocol, tls, id, recipient;  /* recipient: only when there is exactly one */
+	struct span local_user;                        /* local origin: who */
+	int64_t wall_s;
+};
+void received_put(struct buffer *b, const struct received *r); /* a whole field with CRLF */
+
+/* Lines to CRLF: LF alone and CR LF both end a line (files of this machine, not the wire).
+ * CR elsewhere is kept.  The last line gets an end. */
+void crlf_put(struct buffer *b, struct span text);
+
+#endif

@@ -1,0 +1,315 @@
+#include "params/params.h"
+#include "smtp/smtp.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int param_set(const struct param_row *row, const char *text, bool test_mode, void *params, struct arena *arena, struct complaint *why);
+
+enum { FILE_LIMIT = 16 * 1024 * 1024 };
+
+/* Where lines of the file being read go. */
+struct reader {
+	struct config *config;
+	struct server *server; /* NULL: posthorn.conf */
+	struct domain *domain; /* NULL: the top of the file */
+	const char *file;
+	struct complaint *why;
+};
+
+static int refuse(struct reader *r, unsigned line, const char *format, struct span word, const char *near)
+{
+	char text[300];
+	(void)snprintf(text, sizeof text, format, SPAN_ARG(word));
+	if (near != NULL)
+		complain(r->why, r->file, line, "%s; did you mean %s?", text, near);
+	else
+		complain(r->why, r->file, line, "%s", text);
+	return EINVAL;
+}
+
+static enum param_scope scope_of(const struct reader *r)
+{
+	return r->domain != NULL ? SCOPE_DOMAIN : r->server != NULL ? SCOPE_SERVER : SCOPE_SERVICE;
+}
+
+static int take_setting(struct reader *r, unsigned line, struct span name, struct span value)
+{
+	struct arena *arena = &r->config->arena;
+	const struct param_row *row = param_find(name, scope_of(r));
+	if (row == NULL)
+		return refuse(r, line, "unknown parameter '%.*s'", name, param_nearest(name, scope_of(r)));
+	struct setting **list = r->domain != NULL ? &r->domain->settings : r->server != NULL ? &r->server->settings : &r->config->settings;
+	for (struct setting *s = *list; s != NULL; s = s->next)
+		if (s->row == row)
+			return refuse(r, line, "'%.*s' is set twice", name, NULL);
+	struct setting *s = arena_alloc(arena, sizeof *s);
+	if (s == NULL)
+		return ENOMEM;
+	*s = (struct setting){.row = row, .text = arena_dup(arena, value), .file = arena_dup(arena, span_of(r->file)), .line = line, .next = *list};
+	*list = s;
+	return arena->failed ? ENOMEM : 0;
+}
+
+static bool domain_name_is_valid(struct span name)
+{
+	if (name.n > 2 && name.at[0] == '*' && name.at[1] == '.')
+		return domain_is_valid((struct span){name.at + 2, name.n - 2}, false);
+	return domain_is_valid(name, false);
+}
+
+static char *lower_copy(struct arena *a, struct span s)
+{
+	char *copy = arena_dup(a, s);
+	for (char *p = copy; p != NULL && *p != '\0'; p++)
+		*p = (char)tolower((unsigned char)*p);
+	return copy;
+}
+
+static int begin_domain(struct reader *r, unsigned line, struct span name)
+{
+	struct server *s = r->server;
+	if (s == NULL)
+		return refuse(r, line, "section '%.*s': sections belong into a server's file", name, NULL);
+	if (!domain_name_is_valid(name))
+		return refuse(r, line, "'%.*s' is no domain name (a wildcard is *.example.org)", name, NULL);
+	for (size_t i = 0; i < s->domains_n; i++)
+		if (span_case_is(name, s->domains[i].name))
+			return refuse(r, line, "domain '%.*s' is there twice", name, NULL);
+	if ((s->domains_n & (s->domains_n + 1)) == 0 || s->domains == NULL) { /* grow at 0, 1, 3, 7, ... */
+		struct domain *more = arena_alloc(&r->config->arena, (2 * s->domains_n + 1) * sizeof *more);
+		if (more == NULL)
+			return ENOMEM;
+		if (s->domains_n > 0)
+			memcpy(more, s->domains, s->domains_n * sizeof *more);
+		s->domains = more;
+	}
+	r->domain = &s->domains[s->domains_n++];
+	*r->domain = (struct domain){.name = lower_copy(&r->config->arena, name), .file = arena_dup(&r->config->arena, span_of(r->file)), .line = line};
+	return r->config->arena.failed ? ENOMEM : 0;
+}
+
+static int take_section(struct reader *r, unsigned line, struct span text)
+{
+	struct span inner = text;
+	if (text.n < 2 || text.at[text.n - 1] != ']')
+		return refuse(r, line, "'%.*s': a section is [domain NAME]", text, NULL);
+	inner.at++;
+	inner.n -= 2;
+	struct span kind = span_word(&inner, " \t");
+	if (!span_is(kind, "domain"))
+		return refuse(r, line, "'%.*s': a section is [domain NAME]", text, NULL);
+	return begin_domain(r, line, span_trim(inner));
+}
+
+static int take_line(struct reader *r, unsigned line, struct span text)
+{
+	text = span_trim(text);
+	if (text.n == 0)
+		return 0;
+	if (text.at[0] == '[')
+		return take_section(r, line, text);
+	struct span value = text;
+	struct span name = span_until(&value, '=');
+	if (name.n == text.n)
+		return refuse(r, line, "'%.*s': write name = value", text, NULL);
+	return take_setting(r, line, span_trim(name), span_trim(value));
+}
+
+/* Physical lines to logical ones: comments dropped, lines that start with a blank join the one before. */
+static int read_lines(struct reader *r, struct span text)
+{
+	struct buffer logical;
+	unsigned number = 0, first = 0;
+	int error = 0;
+	buffer_init(&logical, FILE_LIMIT);
+	while (text.n > 0 && error == 0) {
+		struct span line = span_until(&text, '\n');
+		number++;
+		if (line.n > 0 && line.at[line.n - 1] == '\r')
+			line.n--;
+		struct span bare = span_trim(line);
+		if (bare.n == 0 || bare.at[0] == '#')
+			continue;
+		if (line.at[0] != ' ' && line.at[0] != '\t') {
+			error = take_line(r, first, buffer_span(&logical));
+			buffer_clear(&logical);
+			first = number;
+		} else if (logical.n == 0) {
+			error = refuse(r, number, "'%.*s': a continuation line needs a line to continue", bare, NULL);
+		} else {
+			buffer_putc(&logical, ' ');
+		}
+		buffer_put_span(&logical, bare);
+		if (!buffer_ok(&logical))
+			error = ENOMEM;
+	}
+	if (error == 0)
+		error = take_line(r, first, buffer_span(&logical));
+	buffer_free(&logical);
+	return error;
+}
+
+static int read_config_file(struct reader *r, int dir_fd, const char *name)
+{
+	struct buffer text;
+	buffer_init(&text, FILE_LIMIT);
+	int error = read_file_at(dir_fd, name, FILE_LIMIT, &text);
+	if (error != 0)
+		complain(r->why, r->file, 0, "cannot read: %s", strerror(error));
+	else if (text.n > 0 && memchr(text.at, '\0', text.n) != NULL)
+		error = refuse(r, 1, "%.*sholds a NUL byte", (struct span){"", 0}, NULL);
+	else
+		error = read_lines(r, buffer_span(&text));
+	buffer_free(&text);
+	return error;
+}
+
+bool server_name_is_valid(struct span name)
+{
+	for (size_t i = 0; i < name.n; i++)
+		if (!isalnum((unsigned char)name.at[i]) && name.at[i] != '-' && name.at[i] != '_')
+			return false;
+	return name.n > 0 && name.n <= 64;
+}
+
+static int add_server(struct config *c, struct span name)
+{
+	struct server *more = arena_alloc(&c->arena, (c->servers_n + 1) * sizeof *more);
+	if (more == NULL)
+		return ENOMEM;
+	if (c->servers_n > 0)
+		memcpy(more, c->servers, c->servers_n * sizeof *more);
+	c->servers = more;
+	c->servers[c->servers_n++] = (struct server){.name = arena_dup(&c->arena, name)};
+	return c->arena.failed ? ENOMEM : 0;
+}
+
+static int is_server_file(const struct dirent *d)
+{
+	struct span name = span_of(d->d_name);
+	return name.n > 5 && span_ends_case(name, SPAN_LIT(".conf")) && server_name_is_valid((struct span){name.at, name.n - 5});
+}
+
+static int read_servers(struct config *c, int dir_fd, struct complaint *why)
+{
+	struct dirent **list = NULL;
+	int n = scandirat(dir_fd, "servers", &list, is_server_file, alphasort), error = 0;
+	if (n < 0) {
+		complain(why, "servers", 0, "cannot read the directory: %s", strerror(errno));
+		return errno;
+	}
+	for (int i = 0; i < n && error == 0; i++) {
+		char file[300];
+		struct span name = span_of(list[i]->d_name);
+		(void)snprintf(file, sizeof file, "servers/%s", list[i]->d_name);
+		error = add_server(c, (struct span){name.at, name.n - 5});
+		struct reader r = {.config = c, .file = file, .why = why};
+		if (error == 0) {
+			r.server = &c->servers[c->servers_n - 1];
+			error = read_config_file(&r, dir_fd, file);
+		}
+	}
+	for (int i = 0; i < n; i++)
+		free(list[i]);
+	free(list);
+	if (error == 0 && c->servers_n == 0) {
+		complain(why, "servers", 0, "no server is configured: hornconf server add makes one");
+		error = ENOENT;
+	}
+	return error;
+}
+
+int config_resolve(struct config *c, bool ask_system, struct complaint *why);
+
+int config_load(int dir_fd, struct config *out, struct complaint *why)
+{
+	struct config c = {0};
+	*why = (struct complaint){0};
+	struct reader r = {.config = &c, .file = "posthorn.conf", .why = why};
+	int error = read_config_file(&r, dir_fd, "posthorn.conf");
+	if (error == 0)
+		error = read_servers(&c, dir_fd, why);
+	if (error == 0)
+		error = config_resolve(&c, true, why);
+	if (error != 0) {
+		if (why->reason[0] == '\0')
+			complain(why, "posthorn.conf", 0, "%s", strerror(error));
+		config_free(&c);
+		return error;
+	}
+	*out = c;
+	return 0;
+}
+
+/* Snapshot lines: "!service", "!server NAME", then as in the files; no comments, no continuations. */
+int config_parse_snapshot(struct span text, struct config *out, struct complaint *why)
+{
+	struct config c = {0};
+	struct reader r = {.config = &c, .file = "snapshot", .why = why};
+	int error = 0;
+	*why = (struct complaint){0};
+	while (text.n > 0 && error == 0) {
+		struct span line = span_until(&text, '\n');
+		struct span word = line;
+		if (line.n > 0 && line.at[0] == '!') {
+			(void)span_until(&word, ' ');
+			error = add_server(&c, word);
+			r.server = error == 0 ? &c.servers[c.servers_n - 1] : NULL;
+			r.domain = NULL;
+			continue;
+		}
+		error = take_line(&r, 0, line);
+	}
+	if (error == 0)
+		error = config_resolve(&c, false, why);
+	if (error != 0)
+		config_free(&c);
+	else
+		*out = c;
+	return error;
+}
+
+static void put_settings(struct buffer *b, enum param_scope scope, const void *params)
+{
+	for (size_t i = 0; i < param_rows_n; i++) {
+		if (param_rows[i].scope != scope)
+			continue;
+		buffer_printf(b, "%s=", param_rows[i].name);
+		param_format(b, &param_rows[i], params);
+		buffer_putc(b, '\n');
+	}
+}
+
+void config_put_snapshot(struct buffer *b, const struct config *c)
+{
+	put_settings(b, SCOPE_SERVICE, &c->service);
+	for (size_t i = 0; i < c->servers_n; i++) {
+		const struct server *s = &c->servers[i];
+		buffer_printf(b, "!server %s\n", s->name);
+		put_settings(b, SCOPE_SERVER, &s->p);
+		for (size_t k = 0; k < s->domains_n; k++) {
+			buffer_printf(b, "[domain %s]\n", s->domains[k].name);
+			put_settings(b, SCOPE_DOMAIN, &s->domains[k].p);
+		}
+	}
+}
+
+void config_free(struct config *c)
+{
+	arena_free(&c->arena);
+	*c = (struct config){0};
+}
+
+struct server *config_server(const struct config *c, struct span name)
+{
+	for (size_t i = 0; i < c->servers_n; i++)
+		if (span_is(name, c->servers[i].name))
+			return &c->servers[i];
+	return NULL;
+}

@@ -1,0 +1,151 @@
+/* params: the configuration of the service, checked when it is read. */
+#ifndef PARAMS_PARAMS_H
+#define PARAMS_PARAMS_H
+
+#include "base/base.h"
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#define PARAM_UNLIMITED INT64_MAX
+
+enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
+enum param_kind { KIND_COUNT, KIND_TIME, KIND_BYTES, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
+	KIND_CLIENTS, KIND_NEXTHOP, KIND_NAMES };
+
+typedef int64_t param_COUNT, param_TIME, param_BYTES, param_WORD;
+typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOP, *param_NAMES;
+
+#define SERVICE(kind, name) param_##kind name;
+#define SERVER(kind, name)
+#define DOMAIN(kind, name)
+#define PARAM(scope, kind, name, ...) scope(kind, name)
+struct service_params {
+#include "params/params.def"
+};
+#undef SERVICE
+#undef SERVER
+#define SERVICE(kind, name)
+#define SERVER(kind, name) param_##kind name;
+#define PARAM(scope, kind, name, ...) scope(kind, name)
+struct server_params {
+#include "params/params.def"
+};
+#undef SERVER
+#undef DOMAIN
+#define SERVER(kind, name)
+#define DOMAIN(kind, name) param_##kind name;
+#define PARAM(scope, kind, name, ...) scope(kind, name)
+struct domain_params {
+#include "params/params.def"
+};
+#undef SERVICE
+#undef SERVER
+#undef DOMAIN
+
+enum domain_type { DOMAIN_ALIAS, DOMAIN_REMOTE, DOMAIN_LOCAL };
+enum domain_relay { DOMAIN_RELAY_SERVER, DOMAIN_RELAY_YES, DOMAIN_RELAY_NEVER };
+
+struct param_row {
+	const char *name;
+	enum param_scope scope;
+	enum param_kind kind;
+	size_t offset;
+	const char *standard;
+	int64_t min, max;
+	const char *words, *source, *text;
+};
+extern const struct param_row param_rows[];
+extern const size_t param_rows_n;
+const struct param_row *param_find(struct span name, enum param_scope scope); /* NULL: none */
+const char *param_nearest(struct span name, enum param_scope scope);
+
+/* One "name = value" as the administrator wrote it. */
+struct setting {
+	const struct param_row *row;
+	const char *text;
+	const char *file;
+	unsigned line;
+	struct setting *next;
+};
+
+struct domain {
+	const char *name; /* lower case, may begin with "*." */
+	struct domain_params p;
+	struct setting *settings;
+	const char *file;
+	unsigned line;
+};
+struct server {
+	const char *name;
+	struct server_params p;
+	struct setting *settings;
+	struct domain *domains;
+	size_t domains_n;
+};
+struct config {
+	struct arena arena;
+	struct service_params service;
+	struct setting *settings;
+	struct server *servers;
+	size_t servers_n;
+};
+
+/* Reads DIR/posthorn.conf and DIR/servers/NAME.conf and checks all of it.  Fills in what the
+ * system says (fqdn, default_domain).  0, or an errno value with *why filled. */
+MUST_CHECK int config_load(int dir_fd, struct config *out, struct complaint *why);
+/* The sealed form that the master hands to every process, and back. */
+void config_put_snapshot(struct buffer *b, const struct config *c);
+MUST_CHECK int config_parse_snapshot(struct span text, struct config *out, struct complaint *why);
+void config_free(struct config *c);
+struct server *config_server(const struct config *c, struct span name); /* NULL: none */
+/* Warnings that hornconf check prints; calls say for each. */
+void config_warnings(const struct config *c, void (*say)(void *context, const char *text), void *context);
+
+/* The value of a row as text, as the administrator would write it: setting, else default (unexpanded). */
+const char *setting_text(const struct setting *list, const struct param_row *row);
+void param_format(struct buffer *b, const struct param_row *row, const void *params);
+
+/* Edits "name = value" in the text of a file: section NULL is the top.  value NULL removes. */
+MUST_CHECK int config_edit(struct span text, const char *section, struct span name, const char *value, struct buffer *out);
+MUST_CHECK int config_add_section(struct span text, const char *section, struct buffer *out);
+MUST_CHECK int config_remove_section(struct span text, const char *section, struct buffer *out);
+/* Checks one value alone; test_mode lifts the lower bounds of times. */
+MUST_CHECK int param_check(const struct param_row *row, const char *text, bool test_mode, struct complaint *why);
+bool server_name_is_valid(struct span name);
+
+/* ---- typed readings of checked texts ---- */
+struct endpoint {
+	struct sockaddr_storage addr;
+	socklen_t addr_n;
+	bool any; /* "*": IPv4 and IPv6; addr holds only the port */
+	uint16_t port;
+};
+/* Each endpoint of a LISTEN text: next one, false at the end or (with *bad) at a bad one. */
+bool listen_next(struct span *rest, struct endpoint *out, bool *bad);
+void endpoint_format(struct buffer *b, const struct endpoint *e);
+bool endpoint_same(const struct endpoint *a, const struct endpoint *b);
+
+struct client_list {
+	struct client_mask {
+		unsigned char addr[16]; /* IPv4 as ::ffff:a.b.c.d */
+		unsigned bits;
+	} *masks;
+	size_t n;
+};
+MUST_CHECK int client_list_parse(struct span text, struct client_list *out, struct span *bad);
+bool client_list_has(const struct client_list *l, const struct sockaddr *client);
+void client_list_free(struct client_list *l);
+MUST_CHECK int sockaddr_to_v6(const struct sockaddr *sa, unsigned char out[16]);
+
+enum nexthop_kind { NEXTHOP_ADDRESS, NEXTHOP_HOST, NEXTHOP_MX };
+struct nexthop {
+	enum nexthop_kind kind;
+	struct span name; /* without brackets */
+	uint16_t port;    /* 0: not said */
+};
+MUST_CHECK int nexthop_parse(struct span text, struct nexthop *out);
+
+void params_print_man(FILE *out, enum param_scope scope);
+
+#endif

@@ -1,0 +1,229 @@
+/* From settings to values: defaults, $name, the system's own names, checks across parameters. */
+#include "params/params.h"
+#include "smtp/smtp.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int param_set(const struct param_row *row, const char *text, bool test_mode, void *params, struct arena *arena, struct complaint *why);
+int config_resolve(struct config *c, bool ask_system, struct complaint *why);
+
+struct scope_view {
+	struct config *config;
+	struct server *server;
+	struct domain *domain;
+	bool test_mode;
+	struct complaint *why;
+};
+
+/* The unexpanded text that $name stands for, NULL: no such name. */
+static const char *find_text(const struct scope_view *v, struct span name)
+{
+	const struct param_row *row;
+	if (v->server != NULL && span_is(name, "server_name"))
+		return v->server->name;
+	if (v->domain != NULL && (row = param_find(name, SCOPE_DOMAIN)) != NULL)
+		return setting_text(v->domain->settings, row);
+	if (v->server != NULL && (row = param_find(name, SCOPE_SERVER)) != NULL)
+		return setting_text(v->server->settings, row);
+	row = param_find(name, SCOPE_SERVICE);
+	return row == NULL ? NULL : setting_text(v->config->settings, row);
+}
+
+static size_t name_length(const char *p)
+{
+	size_t n = 0;
+	while (islower((unsigned char)p[n]) || isdigit((unsigned char)p[n]) || p[n] == '_')
+		n++;
+	return n;
+}
+
+static int expand(const struct scope_view *v, const struct param_row *row, const char *text, struct buffer *out, unsigned depth)
+{
+	for (const char *p = text; *p != '\0'; p++) {
+		if (*p != '$') {
+			buffer_putc(out, *p);
+			continue;
+		}
+		struct span name = {p + 1, name_length(p + 1)};
+		const char *value = find_text(v, name);
+		if (value == NULL || depth > 8) {
+			complain(v->why, v->why->file, v->why->line, "%s: $%.*s %s", row->name, SPAN_ARG(name),
+				value == NULL ? "is not a parameter" : "refers to itself");
+			return EINVAL;
+		}
+		int error = expand(v, row, value, out, depth + 1);
+		if (error != 0)
+			return error;
+		p += name.n;
+	}
+	return buffer_ok(out) ? 0 : ENOMEM;
+}
+
+static int set_row(const struct scope_view *v, const struct param_row *row, const struct setting *list, void *params)
+{
+	struct buffer text;
+	const char *file = v->why->file;
+	unsigned line = 0;
+	char kept[sizeof v->why->file];
+	(void)snprintf(kept, sizeof kept, "%s", file);
+	for (const struct setting *s = list; s != NULL; s = s->next) {
+		if (s->row == row) {
+			line = s->line;
+			(void)snprintf(kept, sizeof kept, "%s", s->file);
+		}
+	}
+	memcpy(v->why->file, kept, sizeof kept);
+	v->why->line = line;
+	buffer_init(&text, 65536);
+	int error = expand(v, row, setting_text(list, row), &text, 0);
+	if (error == 0)
+		error = param_set(row, buffer_cstr(&text), v->test_mode, params, &v->config->arena, v->why);
+	buffer_free(&text);
+	return error;
+}
+
+static int set_scope(const struct scope_view *v, enum param_scope scope, const struct setting *list, void *params)
+{
+	for (size_t i = 0; i < param_rows_n; i++) {
+		const struct param_row *row = &param_rows[i];
+		if (row->scope != scope)
+			continue;
+		if (scope == SCOPE_DOMAIN && row->kind == KIND_WORD && setting_text(list, row)[0] == '\0') {
+			complain(v->why, v->domain->file, v->domain->line, "[domain %s]: type is required: alias, remote or local", v->domain->name);
+			return EINVAL;
+		}
+		int error = set_row(v, row, list, params);
+		if (error != 0)
+			return error;
+	}
+	return 0;
+}
+
+static const char *first_line_of(struct arena *a, const char *path)
+{
+	char text[300];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
+	if (fd >= 0)
+		(void)close(fd);
+	if (n <= 0)
+		return NULL;
+	struct span rest = {text, (size_t)n};
+	struct span line = span_trim(span_until(&rest, '\n'));
+	return domain_is_valid(line, false) ? arena_dup(a, line) : NULL;
+}
+
+static void ask_system_names(struct config *c, struct server *s)
+{
+	char host[256] = "localhost";
+	(void)gethostname(host, sizeof host - 1);
+	if (!domain_is_valid(span_of(host), false))
+		(void)snprintf(host, sizeof host, "localhost");
+	if (s->p.fqdn[0] == '\0')
+		s->p.fqdn = arena_dup(&c->arena, span_of(host));
+	if (s->p.default_domain[0] == '\0')
+		s->p.default_domain = first_line_of(&c->arena, "/etc/mailname");
+	if (s->p.default_domain == NULL) {
+		const char *dot = strchr(s->p.fqdn == NULL ? "" : s->p.fqdn, '.');
+		s->p.default_domain = dot == NULL ? "localdomain" : arena_dup(&c->arena, span_of(dot + 1));
+	}
+}
+
+static int check_server(struct config *c, struct server *s, struct complaint *why)
+{
+	char file[300];
+	(void)snprintf(file, sizeof file, "servers/%s.conf", s->name);
+	if (s->p.session_size_limit < s->p.message_size_limit) {
+		complain(why, file, 0, "session_size_limit is smaller than message_size_limit: at least as much is needed");
+		return EINVAL;
+	}
+	if ((s->p.tls_certificate_file[0] == '\0') != (s->p.tls_key_file[0] == '\0')) {
+		complain(why, file, 0, "tls_certificate_file and tls_key_file go together: set both or none");
+		return EINVAL;
+	}
+	for (size_t i = 0; i < s->domains_n; i++) {
+		const struct domain *d = &s->domains[i];
+		if (d->p.route[0] != '\0' && d->p.type != DOMAIN_REMOTE) {
+			complain(why, d->file, d->line, "[domain %s]: route needs type = remote", d->name);
+			return EINVAL;
+		}
+		if (span_case_is(span_of(d->name), s->p.default_domain) && d->p.type == DOMAIN_REMOTE) {
+			complain(why, d->file, d->line, "[domain %s] is the default domain and cannot be remote", d->name);
+			return EINVAL;
+		}
+	}
+	return c->arena.failed ? ENOMEM : 0;
+}
+
+static int check_listeners(const struct config *c, struct complaint *why)
+{
+	struct endpoint a, b;
+	bool bad;
+	for (size_t i = 0; i < c->servers_n; i++) {
+		struct span rest = span_of(c->servers[i].p.listen);
+		while (listen_next(&rest, &a, &bad)) {
+			for (size_t k = 0; k <= i; k++) {
+				struct span others = k == i ? rest : span_of(c->servers[k].p.listen);
+				while (listen_next(&others, &b, &bad)) {
+					if (!endpoint_same(&a, &b))
+						continue;
+					char file[300];
+					struct buffer text;
+					buffer_init(&text, 100);
+					endpoint_format(&text, &a);
+					(void)snprintf(file, sizeof file, "servers/%s.conf", c->servers[i].name);
+					complain(why, file, 0, "listen: %s is named by server %s and by server %s", buffer_cstr(&text),
+						c->servers[k].name, c->servers[i].name);
+					buffer_free(&text);
+					return EADDRINUSE;
+				}
+			}
+		}
+	}
+	return 0;
+}
+
+int config_resolve(struct config *c, bool ask_system, struct complaint *why)
+{
+	const struct param_row *mode = param_find(SPAN_LIT("test_mode"), SCOPE_SERVICE);
+	struct scope_view v = {.config = c, .why = why};
+	v.test_mode = strcmp(setting_text(c->settings, mode), "yes") == 0;
+	int error = set_scope(&v, SCOPE_SERVICE, c->settings, &c->service);
+	for (size_t i = 0; i < c->servers_n && error == 0; i++) {
+		struct server *s = &c->servers[i];
+		v.server = s;
+		v.domain = NULL;
+		error = set_scope(&v, SCOPE_SERVER, s->settings, &s->p);
+		for (size_t k = 0; k < s->domains_n && error == 0; k++) {
+			v.domain = &s->domains[k];
+			error = set_scope(&v, SCOPE_DOMAIN, v.domain->settings, &v.domain->p);
+		}
+		if (error == 0 && ask_system)
+			ask_system_names(c, s);
+		if (error == 0)
+			error = check_server(c, s, why);
+	}
+	return error == 0 ? check_listeners(c, why) : error;
+}
+
+void config_warnings(const struct config *c, void (*say)(void *, const char *), void *context)
+{
+	char text[400];
+	if (c->service.test_mode == 1)
+		say(context, "test_mode = yes: the lower bounds of times are lifted; never so on a live machine");
+	for (size_t i = 0; i < c->servers_n; i++) {
+		const struct server *s = &c->servers[i];
+		if (s->p.relay == 1) {
+			(void)snprintf(text, sizeof text, "server %s: relay = allow makes an open relay but for relay_exceptions", s->name);
+			say(context, text);
+		}
+		if (s->p.recipient_limit < 100) {
+			(void)snprintf(text, sizeof text, "server %s: recipient_limit is below the 100 of RFC 5321 4.5.3.1.8", s->name);
+			say(context, text);
+		}
+	}
+}

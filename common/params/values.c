@@ -1,0 +1,231 @@
+#include "params/params.h"
+#include "smtp/smtp.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool copy_text(struct span s, char *out, size_t size)
+{
+	if (s.n >= size)
+		return false;
+	memcpy(out, s.at, s.n);
+	out[s.n] = '\0';
+	return true;
+}
+
+static int parse_port(struct span s, uint16_t *out)
+{
+	uint64_t port;
+	if (parse_u64(s, 65535, &port) != 0 || port == 0)
+		return EINVAL;
+	*out = (uint16_t)port;
+	return 0;
+}
+
+/* "HOST:PORT" or "[HOST]:PORT" or either without a port; HOST keeps its brackets. */
+static int split_port(struct span text, struct span *host, uint16_t *port)
+{
+	size_t i = 0;
+	*port = 0;
+	if (text.n > 0 && text.at[0] == '[')
+		while (i < text.n && text.at[i] != ']')
+			i++;
+	while (i < text.n && text.at[i] != ':')
+		i++;
+	*host = (struct span){text.at, i};
+	if (i == text.n)
+		return 0;
+	return parse_port((struct span){text.at + i + 1, text.n - i - 1}, port);
+}
+
+static struct span without_brackets(struct span s)
+{
+	if (s.n >= 2 && s.at[0] == '[' && s.at[s.n - 1] == ']')
+		return (struct span){s.at + 1, s.n - 2};
+	return s;
+}
+
+static bool set_address(struct span host, uint16_t port, struct sockaddr_storage *out, socklen_t *n)
+{
+	char text[64];
+	struct sockaddr_in *v4 = (struct sockaddr_in *)out;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
+	memset(out, 0, sizeof *out);
+	if (!copy_text(host, text, sizeof text))
+		return false;
+	if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons(port);
+		*n = sizeof *v4;
+		return true;
+	}
+	if (inet_pton(AF_INET6, text, &v6->sin6_addr) == 1) {
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons(port);
+		*n = sizeof *v6;
+		return true;
+	}
+	return false;
+}
+
+bool listen_next(struct span *rest, struct endpoint *out, bool *bad)
+{
+	struct span word = span_word(rest, " \t,"), host;
+	struct endpoint e = {0};
+	*bad = false;
+	if (word.n == 0)
+		return false;
+	if (split_port(word, &host, &e.port) != 0 || e.port == 0) {
+		*bad = true;
+		return false;
+	}
+	e.any = span_is(host, "*");
+	if (!e.any && !set_address(without_brackets(host), e.port, &e.addr, &e.addr_n)) {
+		*bad = true;
+		return false;
+	}
+	*out = e;
+	return true;
+}
+
+void endpoint_format(struct buffer *b, const struct endpoint *e)
+{
+	char text[INET6_ADDRSTRLEN] = "";
+	if (e->any) {
+		buffer_printf(b, "*:%u", e->port);
+		return;
+	}
+	if (e->addr.ss_family == AF_INET) {
+		(void)inet_ntop(AF_INET, &((const struct sockaddr_in *)&e->addr)->sin_addr, text, sizeof text);
+		buffer_printf(b, "%s:%u", text, e->port);
+	} else {
+		(void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&e->addr)->sin6_addr, text, sizeof text);
+		buffer_printf(b, "[%s]:%u", text, e->port);
+	}
+}
+
+bool endpoint_same(const struct endpoint *a, const struct endpoint *b)
+{
+	if (a->port != b->port || a->any != b->any)
+		return false;
+	return a->any || (a->addr_n == b->addr_n && memcmp(&a->addr, &b->addr, a->addr_n) == 0);
+}
+
+int sockaddr_to_v6(const struct sockaddr *sa, unsigned char out[16])
+{
+	if (sa->sa_family == AF_INET6) {
+		memcpy(out, &((const struct sockaddr_in6 *)sa)->sin6_addr, 16);
+		return 0;
+	}
+	if (sa->sa_family != AF_INET)
+		return EAFNOSUPPORT;
+	memset(out, 0, 10);
+	out[10] = out[11] = 0xff;
+	memcpy(out + 12, &((const struct sockaddr_in *)sa)->sin_addr, 4);
+	return 0;
+}
+
+/* Leading one-bits of a mask; 129 when ones follow zeros. */
+static unsigned mask_bits(const unsigned char *mask, size_t n)
+{
+	unsigned bits = 0;
+	while (bits < n * 8 && (mask[bits / 8] >> (7 - bits % 8) & 1) != 0)
+		bits++;
+	for (unsigned i = bits; i < n * 8; i++)
+		if ((mask[i / 8] >> (7 - i % 8) & 1) != 0)
+			return 129;
+	return bits;
+}
+
+static int parse_mask(struct span word, struct client_mask *out)
+{
+	struct span host = span_until(&word, '/');
+	struct sockaddr_storage sa, mask;
+	socklen_t n;
+	uint64_t bits;
+	host = without_brackets(host);
+	if (!set_address(host, 0, &sa, &n) || sockaddr_to_v6((struct sockaddr *)&sa, out->addr) != 0)
+		return EINVAL;
+	unsigned width = sa.ss_family == AF_INET ? 32 : 128;
+	if (word.n == 0) {
+		bits = width;
+	} else if (parse_u64(word, width, &bits) != 0) {
+		if (width != 32 || !set_address(word, 0, &mask, &n) || mask.ss_family != AF_INET)
+			return EINVAL;
+		bits = mask_bits((const unsigned char *)&((struct sockaddr_in *)&mask)->sin_addr, 4);
+		if (bits > 32)
+			return EINVAL;
+	}
+	out->bits = (unsigned)bits + 128 - width;
+	return 0;
+}
+
+int client_list_parse(struct span text, struct client_list *out, struct span *bad)
+{
+	struct client_list l = {0};
+	for (;;) {
+		struct span word = span_word(&text, " \t,");
+		if (word.n == 0)
+			break;
+		struct client_mask *more = realloc(l.masks, (l.n + 1) * sizeof *more);
+		if (more == NULL) {
+			free(l.masks);
+			return ENOMEM;
+		}
+		l.masks = more;
+		if (parse_mask(word, &l.masks[l.n]) != 0) {
+			*bad = word;
+			free(l.masks);
+			return EINVAL;
+		}
+		l.n++;
+	}
+	*out = l;
+	return 0;
+}
+
+static bool mask_fits(const struct client_mask *m, const unsigned char addr[16])
+{
+	unsigned whole = m->bits / 8, rest = m->bits % 8;
+	if (memcmp(m->addr, addr, whole) != 0)
+		return false;
+	return rest == 0 || ((m->addr[whole] ^ addr[whole]) >> (8 - rest)) == 0;
+}
+
+bool client_list_has(const struct client_list *l, const struct sockaddr *client)
+{
+	unsigned char addr[16];
+	if (sockaddr_to_v6(client, addr) != 0)
+		return false;
+	for (size_t i = 0; i < l->n; i++)
+		if (mask_fits(&l->masks[i], addr))
+			return true;
+	return false;
+}
+
+void client_list_free(struct client_list *l)
+{
+	free(l->masks);
+	*l = (struct client_list){0};
+}
+
+int nexthop_parse(struct span text, struct nexthop *out)
+{
+	struct nexthop h = {0};
+	struct span host;
+	struct sockaddr_storage sa;
+	socklen_t n;
+	if (split_port(text, &host, &h.port) != 0 || host.n == 0)
+		return EINVAL;
+	h.name = without_brackets(host);
+	bool bracketed = h.name.n != host.n;
+	if (bracketed && set_address(h.name, 0, &sa, &n))
+		h.kind = NEXTHOP_ADDRESS;
+	else if (!domain_is_valid(h.name, false))
+		return EINVAL;
+	else
+		h.kind = bracketed ? NEXTHOP_HOST : NEXTHOP_MX;
+	*out = h;
+	return 0;
+}

@@ -1,0 +1,3 @@
+PROGRAMS += config
+SRC_config := $(wildcard config/*.c)
+LIBS_config := 

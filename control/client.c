@@ -1,0 +1,186 @@
+#include "control.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+struct client *client_find(struct control *c, uint64_t serial)
+{
+	struct client *cl = c->clients;
+	while (cl != NULL && cl->serial != serial)
+		cl = cl->next;
+	return cl;
+}
+
+void client_close(struct client *cl)
+{
+	struct client **p = &cl->control->clients;
+	while (*p != cl)
+		p = &(*p)->next;
+	*p = cl->next;
+	cl->control->clients_n--;
+	event_free(cl->readable);
+	event_free(cl->writable);
+	(void)close(cl->fd);
+	buffer_free(&cl->in);
+	buffer_free(&cl->out);
+	free(cl);
+}
+
+static void flush(struct client *cl)
+{
+	while (cl->out.n > 0) {
+		ssize_t n = send(cl->fd, cl->out.at, cl->out.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno == EAGAIN) {
+			(void)event_add(cl->writable, NULL);
+			return;
+		}
+		if (n < 0) {
+			client_close(cl);
+			return;
+		}
+		buffer_drop(&cl->out, (size_t)n);
+	}
+	(void)event_del(cl->writable);
+	if (cl->finished) {
+		client_close(cl);
+		return;
+	}
+	if (cl->credit_due && cl->waiting != NULL) {
+		cl->credit_due = false;
+		send_queue_credit(cl->waiting, (struct msg_queue_credit){.serial = cl->serial}, -1);
+	}
+}
+
+void client_row(struct client *cl, struct span row)
+{
+	if (row.n == 0)
+		cl->credit_due = true;
+	buffer_put_span(&cl->out, row);
+	if (row.n > 0 && row.at[0] == '{')
+		buffer_putc(&cl->out, '\n');
+	flush(cl);
+}
+
+void client_finish(struct client *cl, uint32_t status, struct span text)
+{
+	buffer_printf(&cl->out, "\n= %u ", status);
+	buffer_put_span(&cl->out, text);
+	buffer_putc(&cl->out, '\n');
+	cl->finished = true;
+	cl->waiting = NULL;
+	flush(cl);
+}
+
+void client_channel_gone(struct control *c, const struct channel *ch)
+{
+	struct client *next;
+	for (struct client *cl = c->clients; cl != NULL; cl = next) {
+		next = cl->next;
+		if (cl->waiting == ch)
+			client_finish(cl, EX_TEMPFAIL, SPAN_LIT("the queue's process is being replaced; try again"));
+	}
+}
+
+/* root, mail_owner, and in a private instance its user (operators come later). */
+static bool may_act(const struct client *cl)
+{
+	return cl->uid == 0 || cl->uid == cl->control->owner_uid;
+}
+
+static void ask_master(struct client *cl, struct span act)
+{
+	if (cl->control->proc.control == NULL)
+		return;
+	send_admin(cl->control->proc.control, (struct msg_admin){.serial = cl->serial, .act = act, .args = {"", 0}}, -1);
+}
+
+static void ask_qmgr(struct client *cl, struct span act, struct span server, struct span argument)
+{
+	struct control *c = cl->control;
+	const struct server *s = config_server(&c->proc.config, server);
+	if (s == NULL) {
+		client_finish(cl, EX_USAGE, SPAN_LIT("no such server"));
+		return;
+	}
+	struct channel *q = c->qmgrs[s - c->proc.config.servers];
+	if (q == NULL) {
+		client_finish(cl, EX_TEMPFAIL, SPAN_LIT("the queue's process is being replaced; try again"));
+		return;
+	}
+	cl->waiting = q;
+	send_queue_act(q, (struct msg_queue_act){.serial = cl->serial, .act = act, .args = argument}, -1);
+}
+
+static void run_request(struct client *cl, struct span line)
+{
+	struct span act = span_word(&line, " "), server = span_word(&line, " "), argument = span_trim(line);
+	char user[32];
+	(void)snprintf(user, sizeof user, "%u", (unsigned)cl->uid);
+	cl->asked = true;
+	if (!may_act(cl)) {
+		LOG(&cl->control->proc.log, refused, NO_ID, F("act", act), F("uid", span_of(user)));
+		client_finish(cl, EX_NOPERM, SPAN_LIT("only root and the mail owner may do this"));
+		return;
+	}
+	if (!span_is(act, "status") && !span_is(act, "list") && !span_is(act, "show") && !span_is(act, "why"))
+		LOG(&cl->control->proc.log, act, NO_ID, F("act", act), F("server", server), F("argument", argument), F("uid", span_of(user)));
+	if (span_is(act, "status") || span_is(act, "reload"))
+		ask_master(cl, act);
+	else
+		ask_qmgr(cl, act, server, argument);
+}
+
+static void on_readable(int fd, short what, void *context)
+{
+	struct client *cl = context;
+	char block[1024];
+	ssize_t n = recv(fd, block, sizeof block, MSG_DONTWAIT);
+	(void)what;
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n <= 0) {
+		client_close(cl);
+		return;
+	}
+	if (cl->asked)
+		return;
+	buffer_put(&cl->in, block, (size_t)n);
+	struct span rest = buffer_span(&cl->in);
+	if (!buffer_ok(&cl->in))
+		client_finish(cl, EX_USAGE, SPAN_LIT("the request is too long"));
+	else if (memchr(rest.at, '\n', rest.n) != NULL)
+		run_request(cl, span_until(&rest, '\n'));
+}
+
+static void on_writable(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	flush(context);
+}
+
+void client_open(struct control *c, int fd)
+{
+	struct client *cl = calloc(1, sizeof *cl);
+	struct ucred peer = {.uid = (uid_t)-1};
+	socklen_t n = sizeof peer;
+	if (cl == NULL || c->clients_n >= CLIENTS_MOST || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) != 0) {
+		free(cl);
+		(void)close(fd);
+		return;
+	}
+	*cl = (struct client){.control = c, .fd = fd, .serial = ++c->serial, .uid = peer.uid};
+	buffer_init(&cl->in, REQUEST_LIMIT);
+	buffer_init(&cl->out, 64 * 1024 * 1024);
+	cl->readable = event_new(c->proc.base, fd, EV_READ | EV_PERSIST, on_readable, cl);
+	cl->writable = event_new(c->proc.base, fd, EV_WRITE | EV_PERSIST, on_writable, cl);
+	cl->next = c->clients;
+	c->clients = cl;
+	c->clients_n++;
+	if (cl->readable != NULL)
+		(void)event_add(cl->readable, NULL);
+}

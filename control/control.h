@@ -1,0 +1,47 @@
+/* control: answers operators on the control socket. */
+#ifndef CONTROL_CONTROL_H
+#define CONTROL_CONTROL_H
+
+#include "ipc/ipc.h"
+#include "log/log.h"
+#include "proc/proc.h"
+
+#define EVENTS_FILE "control/events.def"
+#include "log/events.h"
+
+enum { REQUEST_LIMIT = 4096, CLIENTS_MOST = 200 };
+
+/* One connection asks one thing: a line "act server argument"; the answer is rows, then
+ * a last line "= STATUS TEXT". */
+struct client {
+	struct control *control;
+	int fd;
+	uint64_t serial;
+	bool asked, finished;
+	struct event *readable, *writable;
+	struct buffer in, out;
+	struct channel *waiting; /* whose answer comes; rows need credit when out has drained */
+	bool credit_due;
+	uid_t uid;
+	struct client *next;
+};
+
+struct control {
+	struct process proc;
+	int socket_fd;
+	uid_t owner_uid;
+	struct event *accept;
+	struct channel **qmgrs; /* by server */
+	struct client *clients;
+	size_t clients_n;
+	uint64_t serial;
+};
+
+void client_open(struct control *c, int fd);
+void client_close(struct client *cl);
+void client_row(struct client *cl, struct span row);
+void client_finish(struct client *cl, uint32_t status, struct span text);
+struct client *client_find(struct control *c, uint64_t serial);
+void client_channel_gone(struct control *c, const struct channel *ch);
+
+#endif

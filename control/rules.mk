@@ -1,0 +1,3 @@
+PROGRAMS += control
+SRC_control := $(wildcard control/*.c)
+LIBS_control := 

@@ -1,0 +1,46 @@
+/* drop: writes messages into Drop and Badmail directories. */
+#ifndef DROP_DROP_H
+#define DROP_DROP_H
+
+#include "ipc/ipc.h"
+#include "log/log.h"
+#include "proc/proc.h"
+#include "queuefile/queuefile.h"
+
+#define EVENTS_FILE "drop/events.def"
+#include "log/events.h"
+
+/* A message on its way into a directory, its verdict until qmgr has confirmed it. */
+struct drop_job {
+	uint64_t delivery;
+	struct qid id;
+	bool badmail, named;
+	int fd, error, body_fd;
+	struct buffer content, head, reason; /* head: the X- lines, or the envelope for Badmail */
+	struct buffer indexes;
+	struct drop_job *next;
+};
+
+struct drop {
+	struct process proc;
+	int drop_fd, badmail_fd;
+	struct channel *qmgr;
+	struct drop_job *jobs;      /* of this turn */
+	struct drop_job *told;      /* verdicts not yet confirmed */
+	struct drop_job *gathering; /* contents that come in parts */
+	struct event *work;
+	bool work_due;
+};
+
+int drop_on_part(struct channel *ch, struct message *m);
+int drop_on_deliver(struct channel *ch, struct message *m);
+int drop_on_badmail(struct channel *ch, struct message *m);
+int drop_on_confirm(struct channel *ch, struct message *m);
+void drop_tell_again(struct drop *d);
+void drop_work(struct drop *d);
+void drop_free_job(struct drop_job *j);
+/* file.c */
+void drop_write_job(struct drop *d, struct drop_job *j);
+void drop_name_job(struct drop *d, struct drop_job *j);
+
+#endif

@@ -1,0 +1,81 @@
+/* drop: writes messages into the Drop and Badmail directories of one server.
+ * User: posthorn.
+ * May: write files in the two directories, handed to it as descriptors.
+ * Never: use the network, see the queue. */
+#include "drop.h"
+
+#include <sysexits.h>
+
+const struct log_event log_events[] = {
+#define EVENT(name, level, meaning, action) {#name, level, meaning, action},
+#include "events.def"
+#undef EVENT
+};
+
+static struct drop drop;
+static const struct confinement rights = {.user_suffix = "", .calls = CALLS_FILES | CALLS_WRITE | CALLS_RENAME, .files = 4096};
+
+static void peer_gone(struct channel *ch, int reason)
+{
+	struct drop *d = ch->program;
+	(void)reason;
+	if (ch == d->qmgr)
+		d->qmgr = NULL;
+	while (d->gathering != NULL) {
+		struct drop_job *j = d->gathering;
+		d->gathering = j->next;
+		drop_free_job(j);
+	}
+}
+
+static const struct channel_owner owner = {
+	.handlers = {[MSG_deliver] = drop_on_deliver, [MSG_badmail] = drop_on_badmail, [MSG_content_part] = drop_on_part,
+		[MSG_confirm] = drop_on_confirm},
+	.gone = peer_gone,
+};
+
+static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
+{
+	struct drop *d = p->program;
+	struct channel *ch = channel_make(p->base, fd, R_DROP, role, &owner, d);
+	if (ch == NULL)
+		return;
+	ch->instance = instance;
+	ch->server = server;
+	ch->pid = pid;
+	channel_close(d->qmgr);
+	d->qmgr = ch;
+	drop_tell_again(d);
+}
+
+static void on_work(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	drop_work(context);
+}
+
+static void stop(struct process *p, uint32_t grace_ms)
+{
+	(void)grace_ms;
+	drop_work(p->program);
+	proc_done(p);
+}
+
+int main(void)
+{
+	struct complaint why;
+	struct drop *d = &drop;
+	if (proc_begin(&d->proc, R_DROP, &why) != 0)
+		return proc_fail(&d->proc, EX_CONFIG, &why);
+	d->proc.program = d;
+	d->proc.linked = linked;
+	d->proc.stop = stop;
+	d->drop_fd = proc_fd(&d->proc, "drop");
+	d->badmail_fd = proc_fd(&d->proc, "badmail");
+	d->work = event_new(d->proc.base, -1, 0, on_work, d);
+	struct path_rule paths[] = {{d->drop_fd, PATH_READ | PATH_WRITE}, {d->badmail_fd, PATH_READ | PATH_WRITE}};
+	if (d->work == NULL || proc_confine(&d->proc, &rights, paths, COUNT_OF(paths), NULL, &why) != 0)
+		return proc_fail(&d->proc, EX_OSERR, &why);
+	return proc_run(&d->proc);
+}

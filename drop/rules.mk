@@ -1,0 +1,3 @@
+PROGRAMS += drop
+SRC_drop := $(wildcard drop/*.c)
+LIBS_drop := 

@@ -1,0 +1,3 @@
+PROGRAMS += logd
+SRC_logd := $(wildcard logd/*.c)
+LIBS_logd := 

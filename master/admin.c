@@ -1,0 +1,171 @@
+#include "master.h"
+
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+static void put_json_text(struct buffer *b, struct span s)
+{
+	buffer_putc(b, '"');
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.at[i];
+		if (c < 0x20 || c == 0x7f)
+			buffer_printf(b, "\\u%04x", c);
+		else if (c == '"' || c == '\\')
+			buffer_printf(b, "\\%c", c);
+		else
+			buffer_putc(b, (char)c);
+	}
+	buffer_putc(b, '"');
+}
+
+static void put_user(struct buffer *b, pid_t pid)
+{
+	char path[64];
+	FILE *f;
+	unsigned uid = 0;
+	char line[256];
+	(void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+		struct span rest = span_of(line);
+		if (!span_is(span_word(&rest, " \t\n"), "Uid:"))
+			continue;
+		uint64_t v = 0;
+		(void)!parse_u64(span_word(&rest, " \t\n"), UINT32_MAX, &v);
+		uid = (unsigned)v;
+	}
+	if (f != NULL)
+		(void)fclose(f);
+	const struct passwd *pw = getpwuid(uid);
+	put_json_text(b, span_of(pw == NULL ? "?" : pw->pw_name));
+}
+
+static unsigned seccomp_mode(pid_t pid)
+{
+	char path[64], line[256];
+	unsigned mode = 0;
+	(void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	FILE *f = fopen(path, "re");
+	while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+		struct span rest = span_of(line);
+		uint64_t v = 0;
+		if (span_is(span_word(&rest, " \t\n"), "Seccomp:") && parse_u64(span_word(&rest, " \t\n"), 9, &v) == 0)
+			mode = (unsigned)v;
+	}
+	if (f != NULL)
+		(void)fclose(f);
+	return mode;
+}
+
+static void put_process(struct buffer *b, const struct master *m, const struct child *c)
+{
+	buffer_printf(b, "{\"role\":\"%s\",\"server\":", role_name(c->role));
+	put_json_text(b, span_of(master_child_server(m, c)));
+	buffer_printf(b, ",\"pid\":%d,\"user\":", (int)c->pid);
+	put_user(b, c->pid);
+	buffer_printf(b, ",\"seccomp\":%u,\"landlock\":%u,\"started\":\"", seccomp_mode(c->pid), c->landlock);
+	format_rfc3339(b, c->started_wall_s);
+	buffer_puts(b, "\"}");
+}
+
+static void put_server(struct buffer *b, const struct master *m, uint32_t i)
+{
+	const struct server *s = &m->config.servers[i];
+	buffer_puts(b, "{\"name\":");
+	put_json_text(b, span_of(s->name));
+	buffer_printf(b, ",\"state\":\"%s\",\"listen\":", m->stopping ? "stopping" : "running");
+	put_json_text(b, span_of(s->p.listen));
+	buffer_printf(b, ",\"sessions\":%llu,\"queue\":%llu}", (unsigned long long)m->sessions[i], (unsigned long long)m->queued[i]);
+}
+
+static void put_status(struct buffer *b, const struct master *m)
+{
+	buffer_printf(b, "{\"state\":\"%s\",\"pid\":%d,\"version\":\"%s\",\"generation\":%u,\"processes\":[", m->stopping ? "stopping" : "running",
+		(int)getpid(), POSTHORN_VERSION, m->generation);
+	bool first = true;
+	for (const struct child *c = m->children; c != NULL; c = c->next) {
+		if (c->pid <= 0)
+			continue;
+		if (!first)
+			buffer_putc(b, ',');
+		first = false;
+		put_process(b, m, c);
+	}
+	buffer_puts(b, "],\"servers\":[");
+	for (uint32_t i = 0; i < m->config.servers_n; i++) {
+		if (i > 0)
+			buffer_putc(b, ',');
+		put_server(b, m, i);
+	}
+	buffer_puts(b, "]}");
+}
+
+/* What a reload can't change while processes hold on to it. */
+static bool needs_restart(const struct config *a, const struct config *b)
+{
+	if (a->servers_n != b->servers_n || strcmp(a->service.spool_directory, b->service.spool_directory) != 0 ||
+		strcmp(a->service.run_directory, b->service.run_directory) != 0 || strcmp(a->service.mail_owner, b->service.mail_owner) != 0 ||
+		strcmp(a->service.log_target, b->service.log_target) != 0)
+		return true;
+	for (size_t i = 0; i < a->servers_n; i++) {
+		const struct server *x = &a->servers[i], *y = &b->servers[i];
+		if (strcmp(x->name, y->name) != 0 || strcmp(x->p.listen, y->p.listen) != 0 ||
+			strcmp(x->p.queue_directory, y->p.queue_directory) != 0 || strcmp(x->p.drop_directory, y->p.drop_directory) != 0 ||
+			strcmp(x->p.pickup_directory, y->p.pickup_directory) != 0 || strcmp(x->p.badmail_directory, y->p.badmail_directory) != 0)
+			return true;
+	}
+	return false;
+}
+
+void master_reload(struct master *m, struct buffer *text, uint32_t *status)
+{
+	struct config fresh;
+	struct complaint why = {0};
+	int fd;
+	*status = EX_CONFIG;
+	if (master_read_config(m, &fresh, &fd, &why) != 0) {
+		buffer_printf(text, "%s:%u: %s", why.file, why.line, why.reason);
+		LOG(&m->log, reload_refused, NO_ID, F("reason", buffer_span(text)));
+		return;
+	}
+	if (needs_restart(&m->config, &fresh)) {
+		buffer_puts(text, "servers, listen, directories, mail_owner and log_target change with a restart only: posthorn stop, posthorn start");
+		LOG(&m->log, reload_refused, NO_ID, F("reason", buffer_span(text)));
+		config_free(&fresh);
+		(void)close(fd);
+		return;
+	}
+	config_free(&m->config);
+	(void)close(m->config_fd);
+	m->config = fresh;
+	m->config_fd = fd;
+	m->generation++;
+	for (struct child *c = m->children; c != NULL; c = c->next)
+		if (c->channel != NULL)
+			send_reload(c->channel, (struct msg_reload){.generation = m->generation}, dup(fd));
+	buffer_puts(text, "reloaded");
+	LOG(&m->log, reloaded, NO_ID, F("what", SPAN_LIT("configuration")));
+	*status = 0;
+}
+
+int master_on_admin(struct channel *ch, struct message *msg)
+{
+	HANDLE(ch, msg, admin, admin);
+	struct child *c = ch->peer_state;
+	struct master *m = c->master;
+	struct buffer text;
+	uint32_t status = 0;
+	buffer_init(&text, 200 * 1024);
+	if (span_is(admin.act, "status"))
+		put_status(&text, m);
+	else if (span_is(admin.act, "reload"))
+		master_reload(m, &text, &status);
+	else
+		status = EX_USAGE;
+	send_admin_done(ch, (struct msg_admin_done){.serial = admin.serial, .status = status, .text = buffer_span(&text)}, -1);
+	buffer_free(&text);
+	return 0;
+}

@@ -1,0 +1,3 @@
+PROGRAMS += master
+SRC_master := $(wildcard master/*.c)
+LIBS_master := 

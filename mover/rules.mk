@@ -1,0 +1,3 @@
+PROGRAMS += mover
+SRC_mover := $(wildcard mover/*.c)
+LIBS_mover := 

@@ -1,0 +1,3 @@
+PROGRAMS += pickup
+SRC_pickup := $(wildcard pickup/*.c)
+LIBS_pickup := 

@@ -1,0 +1,106 @@
+/* Which files are complete, and taking them. */
+#include "pickup.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Atomically out of the way of whoever wrote it: from now on its name is its token. */
+static void take(struct pickup *p, struct place *pl, const char *name)
+{
+	struct qid id = qid_make(&p->ids, clock_wall_us());
+	if (renameat(pl->fd, name, pl->taken_fd, id.text) != 0)
+		return;
+	submit_file(p, pl, &id);
+}
+
+static bool is_regular(const struct place *pl, const char *name, struct stat *st)
+{
+	return name[0] != '.' && fstatat(pl->fd, name, st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st->st_mode);
+}
+
+/* settle: only what has not changed for pickup_settle; nobody told us that it is complete. */
+void scan_place(struct pickup *p, struct place *pl, bool settle)
+{
+	int fd = openat(pl->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	int64_t now = clock_wall_us() / 1000000;
+	unsigned n = 0;
+	if (dir == NULL) {
+		LOG(&p->proc.log, scan_failed, NO_ID, F("reason", span_of(strerror(errno))));
+		return;
+	}
+	for (const struct dirent *d; p->submissions_n < SUBMIT_MOST && n < FILES_A_TURN && (d = readdir(dir)) != NULL;) {
+		struct stat st;
+		if (!is_regular(pl, d->d_name, &st) || (settle && now - st.st_mtime < p->server->p.pickup_settle))
+			continue;
+		take(p, pl, d->d_name);
+		n++;
+	}
+	(void)closedir(dir);
+	if (n == FILES_A_TURN)
+		event_active(p->rescan, 0, 0);
+}
+
+/* What was taken before this process began: under its token it is submitted (again). */
+int scan_leftovers(struct pickup *p, struct place *pl)
+{
+	int fd = openat(pl->taken_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	if (dir == NULL)
+		return errno;
+	for (const struct dirent *d; (d = readdir(dir)) != NULL;) {
+		struct qid id;
+		if (qid_parse(span_of(d->d_name), &id) == 0)
+			submit_file(p, pl, &id);
+	}
+	(void)closedir(dir);
+	return 0;
+}
+
+int scan_begin(struct pickup *p)
+{
+	p->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (p->inotify_fd < 0)
+		return errno;
+	for (size_t i = 0; i < p->places_n; i++) {
+		struct place *pl = &p->places[i];
+		char path[64];
+		(void)snprintf(path, sizeof path, "/proc/self/fd/%d", pl->fd);
+		pl->watch = inotify_add_watch(p->inotify_fd, path, IN_CLOSE_WRITE | IN_MOVED_TO);
+		if (pl->watch < 0)
+			return errno;
+		if (mkdirat(pl->fd, ".taken", 0700) != 0 && errno != EEXIST)
+			return errno;
+		pl->taken_fd = openat(pl->fd, ".taken", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (pl->taken_fd < 0)
+			return errno;
+	}
+	return 0;
+}
+
+/* Closed by its writer, or renamed in: complete. */
+static void notified(struct pickup *p, const struct inotify_event *e)
+{
+	struct stat st;
+	for (size_t i = 0; i < p->places_n; i++)
+		if (p->places[i].watch == e->wd && e->len > 0 && p->submissions_n < SUBMIT_MOST && is_regular(&p->places[i], e->name, &st))
+			take(p, &p->places[i], e->name);
+}
+
+void scan_notified(struct pickup *p)
+{
+	_Alignas(struct inotify_event) char bytes[8192];
+	ssize_t n;
+	while ((n = read(p->inotify_fd, bytes, sizeof bytes)) > 0) {
+		for (ssize_t at = 0; at < n;) {
+			const struct inotify_event *e = (const struct inotify_event *)(const void *)(bytes + at);
+			notified(p, e);
+			at += (ssize_t)(sizeof *e + e->len);
+		}
+	}
+}

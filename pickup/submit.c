@@ -1,0 +1,213 @@
+#include "pickup.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { BODY_CREDIT = 8, IN_MEMORY = 128 * 1024 };
+
+static struct submission **find(struct pickup *p, struct span text)
+{
+	struct submission **s = &p->submissions;
+	while (*s != NULL && !span_is(text, (*s)->id.text))
+		s = &(*s)->next;
+	return s;
+}
+
+static void forget(struct pickup *p, struct submission **at)
+{
+	struct submission *s = *at;
+	*at = s->next;
+	p->submissions_n--;
+	buffer_free(&s->envelope);
+	buffer_free(&s->content);
+	free(s);
+}
+
+static void set_aside(struct pickup *p, const struct place *pl, const struct qid *id, struct span text, const char *reason)
+{
+	char name[40];
+	struct buffer why;
+	buffer_init(&why, 1024);
+	buffer_printf(&why, "%s\n", reason);
+	LOG(&p->proc.log, bad_file, qid_span(id), F("reason", span_of(reason)));
+	(void)snprintf(name, sizeof name, "%s.BAD", id->text);
+	int error = replace_file_at(p->badmail_fd, name, text, 0640);
+	(void)snprintf(name, sizeof name, "%s.BDR", id->text);
+	if (error == 0)
+		error = replace_file_at(p->badmail_fd, name, buffer_span(&why), 0640);
+	if (error == 0)
+		(void)unlinkat(pl->taken_fd, id->text, 0);
+	buffer_free(&why);
+}
+
+static void send_content(struct pickup *p, struct submission *s)
+{
+	struct span rest = {s->content.at + s->sent_bytes, s->content.n - s->sent_bytes};
+	while (s->credit > 0 && rest.n > 0) {
+		size_t n = rest.n < IPC_INLINE ? rest.n : IPC_INLINE;
+		send_body_data(p->mover, (struct msg_body_data){.id = qid_span(&s->id), .content = {rest.at, n}}, -1);
+		rest.at += n;
+		rest.n -= n;
+		s->sent_bytes += n;
+		s->credit--;
+	}
+	if (rest.n == 0)
+		send_body_end(p->mover, (struct msg_body_end){.id = qid_span(&s->id)}, -1);
+}
+
+static void send_submission(struct pickup *p, struct submission *s)
+{
+	struct span content = s->in_file ? (struct span){"", 0} : buffer_span(&s->content);
+	if (p->cleanup == NULL)
+		return;
+	s->sent = true;
+	while (content.n > IPC_INLINE) {
+		send_submit_part(p->cleanup, (struct msg_submit_part){.id = qid_span(&s->id), .content = {content.at, IPC_INLINE}}, -1);
+		content.at += IPC_INLINE;
+		content.n -= IPC_INLINE;
+	}
+	send_submit(p->cleanup, (struct msg_submit){.id = qid_span(&s->id), .envelope = buffer_span(&s->envelope), .content = content}, -1);
+}
+
+static void begin(struct pickup *p, struct submission *s)
+{
+	if (s->in_file && !s->sent) {
+		if (p->mover == NULL)
+			return;
+		s->sent_bytes = 0;
+		s->credit = BODY_CREDIT;
+		send_body_begin(p->mover, (struct msg_body_begin){.id = qid_span(&s->id)}, -1);
+		send_content(p, s);
+	} else {
+		send_submission(p, s);
+	}
+}
+
+static void mark_in_file(struct submission *s)
+{
+	struct arena arena = {0};
+	struct envelope e;
+	struct buffer fresh;
+	buffer_init(&fresh, s->envelope.limit);
+	if (envelope_parse(buffer_span(&s->envelope), &arena, &e) == 0) {
+		e.flags |= ENV_BODY_FILE;
+		envelope_put(&fresh, &e);
+	}
+	buffer_free(&s->envelope);
+	s->envelope = fresh;
+	arena_free(&arena);
+	s->in_file = true;
+}
+
+static void keep(struct pickup *p, struct place *pl, const struct qid *id, struct draft *d)
+{
+	struct submission *s = calloc(1, sizeof *s);
+	if (s == NULL) {
+		buffer_free(&d->content);
+		buffer_free(&d->envelope);
+		return; /* the file stays in .taken; the next start finds it */
+	}
+	*s = (struct submission){.id = *id, .place = pl, .envelope = d->envelope, .content = d->content, .size = d->content.n, .next = p->submissions};
+	p->submissions = s;
+	p->submissions_n++;
+	if (s->content.n > IN_MEMORY)
+		mark_in_file(s);
+	begin(p, s);
+}
+
+/* Opened without following links; a regular file with one name. */
+static int read_taken(const struct place *pl, const struct qid *id, struct buffer *text, struct stat *st)
+{
+	int fd = openat(pl->taken_fd, id->text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	int error = fstat(fd, st) != 0 ? errno : !S_ISREG(st->st_mode) || st->st_nlink != 1 ? ELOOP : st->st_size > FILE_LIMIT ? EFBIG : 0;
+	if (error == 0)
+		error = buffer_reserve(text, (size_t)st->st_size + 1);
+	if (error == 0)
+		error = pread_all(fd, text->at, (size_t)st->st_size, 0);
+	if (error == 0)
+		text->n = (size_t)st->st_size;
+	(void)close(fd);
+	return error;
+}
+
+void submit_file(struct pickup *p, struct place *pl, const struct qid *id)
+{
+	struct buffer text;
+	struct stat st;
+	struct draft d = {.reason = ""};
+	if (*find(p, qid_span(id)) != NULL)
+		return;
+	buffer_init(&text, FILE_LIMIT + 1);
+	buffer_init(&d.content, 2 * FILE_LIMIT);
+	buffer_init(&d.envelope, FILE_LIMIT);
+	int error = read_taken(pl, id, &text, &st);
+	if (error == 0)
+		error = draft_make(p, pl, id, buffer_span(&text), st.st_uid, &d);
+	if (error == 0) {
+		keep(p, pl, id, &d);
+	} else {
+		buffer_free(&d.content);
+		buffer_free(&d.envelope);
+		if (error != ENOENT && error != ENOMEM)
+			set_aside(p, pl, id, buffer_span(&text), d.reason[0] != '\0' ? d.reason : strerror(error));
+	}
+	buffer_free(&text);
+}
+
+void submit_again(struct pickup *p)
+{
+	for (struct submission *s = p->submissions; s != NULL; s = s->next)
+		begin(p, s);
+}
+
+int submit_on_submitted(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, submitted, done);
+	struct pickup *p = ch->program;
+	struct submission **s = find(p, done.id);
+	struct timeval tv = {.tv_sec = 5};
+	if (*s == NULL)
+		return 0;
+	if (done.status != 0) { /* disk full, say: the file stays and is tried again */
+		LOG(&p->proc.log, not_taken, done.id, F("reason", span_of(strerror((int)done.status))));
+		(void)event_add(p->again, &tv);
+		return 0;
+	}
+	LOG(&p->proc.log, taken, done.id, F("from", (*s)->place->maildrop ? SPAN_LIT("maildrop") : SPAN_LIT("Pickup")));
+	(void)unlinkat((*s)->place->taken_fd, (*s)->id.text, 0);
+	forget(p, s);
+	return 0;
+}
+
+int submit_on_credit(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, body_credit, credit);
+	struct submission **s = find(ch->program, credit.id);
+	if (*s == NULL || (*s)->sent)
+		return 0;
+	(*s)->credit += credit.n;
+	if ((*s)->sent_bytes < (*s)->content.n)
+		send_content(ch->program, *s);
+	return 0;
+}
+
+int submit_on_body_done(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, body_done, done);
+	struct pickup *p = ch->program;
+	struct submission **s = find(p, done.id);
+	struct timeval tv = {.tv_sec = 5};
+	if (*s == NULL)
+		return 0;
+	if (done.status == 0)
+		send_submission(p, *s);
+	else
+		(void)event_add(p->again, &tv);
+	return 0;
+}

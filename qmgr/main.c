@@ -1,0 +1,317 @@
+/* qmgr: schedules one queue, records fates, owns the index; gives agents the content of their messages.
+ * User: posthorn.
+ * May: read and write below Queue (fates and index; the rest is mover's).
+ * Never: parse content, use the network, ask DNS. */
+#include "qmgr.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+const struct log_event log_events[] = {
+#define EVENT(name, level, meaning, action) {#name, level, meaning, action},
+#include "events.def"
+#undef EVENT
+};
+
+static struct qmgr qmgr = {.storage = &storage_real, .fates = {.fd = -1}};
+static const struct confinement rights = {.user_suffix = "", .calls = CALLS_FILES | CALLS_WRITE | CALLS_RENAME | CALLS_DB, .files = 4096};
+
+int64_t q_now(const struct qmgr *q)
+{
+	return q->start_s + (clock_mono_ms() - q->start_ms) / 1000;
+}
+
+void q_turn_soon(struct qmgr *q)
+{
+	if (q->turn_due || q->turn == NULL)
+		return;
+	q->turn_due = true;
+	event_active(q->turn, 0, 0);
+}
+
+static void commit_index(struct qmgr *q)
+{
+	if (!q->index_dirty)
+		return;
+	q->index_dirty = false;
+	int error = index_commit(&q->index);
+	if (error != 0)
+		index_trouble(q, error);
+}
+
+static void count_soon(struct qmgr *q)
+{
+	uint64_t n = q->waiting;
+	for (size_t b = 0; q->active > 0 && b < BUCKETS; b++)
+		for (const struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
+			n += !m->in_index;
+	if (n == q->last_count || q->proc.control == NULL)
+		return;
+	q->last_count = n;
+	send_count(q->proc.control, (struct msg_count){.server = q->server_index, .n = n}, -1);
+}
+
+/* What is shared by all that a turn of the loop brought: lines, rows, hand-overs. */
+static void on_turn(int fd, short what, void *context)
+{
+	struct qmgr *q = context;
+	(void)fd;
+	(void)what;
+	q->turn_due = false;
+	q->proc.turns++;
+	start_when_told(q, false);
+	journal_read(q);
+	wait_pass(q);
+	dest_dispatch(q);
+	fates_flush(q);
+	journal_free_segments(q);
+	commit_index(q);
+	if (!q->count_due) {
+		struct timeval tv = {.tv_usec = 30000};
+		q->count_due = true;
+		(void)event_add(q->soon, &tv);
+	}
+}
+
+static void on_soon(int fd, short what, void *context)
+{
+	struct qmgr *q = context;
+	(void)fd;
+	(void)what;
+	q->count_due = false;
+	count_soon(q);
+}
+
+static void wake_destinations(struct qmgr *q)
+{
+	for (size_t b = 0; b < BUCKETS; b++) {
+		struct dest *next;
+		for (struct dest *d = q->dests[b]; d != NULL; d = next) {
+			next = d->next_hash;
+			dest_wake(q, d);
+			if (d->users == 0 && !d->ready) {
+				d->users = 1;
+				dest_release(q, d);
+			}
+		}
+	}
+}
+
+static void on_second(int fd, short what, void *context)
+{
+	struct qmgr *q = context;
+	(void)fd;
+	(void)what;
+	fates_sync_now(q);
+	wait_load_due(q);
+	if (q->mover != NULL && q->proc.turns % 5 == 0)
+		wait_send_stores(q);
+	wake_destinations(q);
+	q_turn_soon(q);
+}
+
+static void on_start_timer(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	start_when_told(context, true);
+}
+
+static void peer_gone(struct channel *ch, int reason)
+{
+	struct qmgr *q = ch->program;
+	(void)reason;
+	struct channel **single[] = {&q->cleanup, &q->mover, &q->bounce, &q->control};
+	for (size_t i = 0; i < COUNT_OF(single); i++)
+		if (*single[i] == ch)
+			*single[i] = NULL;
+	acts_forget(q, ch);
+	if (ch->peer == R_SMTP || ch->peer == R_DROP) {
+		fates_forget_channel(q, ch);
+		start_forget(q, ch);
+		agent_gone(q, ch);
+	}
+	q_turn_soon(q);
+}
+
+static const struct channel_owner owner = {
+	.handlers = {[MSG_journal_end] = journal_on_end, [MSG_segment_ends] = journal_on_segment_ends, [MSG_segment_freed] = journal_on_freed,
+		[MSG_stored] = wait_on_stored, [MSG_folded] = fates_on_folded, [MSG_verdict] = verdict_on_verdict, [MSG_holds] = start_on_holds,
+		[MSG_report_failed] = report_on_failed, [MSG_queue_act] = acts_on_act, [MSG_queue_credit] = acts_on_credit},
+	.gone = peer_gone,
+};
+
+static void add_agent(struct qmgr *q, struct channel *ch)
+{
+	struct agent *a = calloc(1, sizeof *a);
+	struct agent **list = ch->peer == R_DROP ? &q->drops : &q->smtp;
+	if (a == NULL)
+		return;
+	*a = (struct agent){.channel = ch, .next = *list};
+	*list = a;
+}
+
+static void take_place(struct qmgr *q, struct channel *ch)
+{
+	struct channel **place = ch->peer == R_CLEANUP ? &q->cleanup : ch->peer == R_MOVER ? &q->mover : ch->peer == R_BOUNCE ? &q->bounce : &q->control;
+	if (*place != NULL)
+		acts_forget(q, *place);
+	channel_close(*place);
+	*place = ch;
+	if (ch->peer == R_BOUNCE)
+		report_ask_all(q);
+	if (ch->peer != R_MOVER)
+		return;
+	wait_send_stores(q);
+	fates_send_folds(q);
+	for (size_t i = 0; i < q->segs_n; i++)
+		q->segs[i].freeing = false;
+}
+
+static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
+{
+	struct qmgr *q = p->program;
+	struct channel *ch = channel_make(p->base, fd, R_QMGR, role, &owner, q);
+	if (ch == NULL)
+		return;
+	ch->instance = instance;
+	ch->server = server;
+	ch->pid = pid;
+	if (role == R_SMTP || role == R_DROP)
+		add_agent(q, ch);
+	else
+		take_place(q, ch);
+	q_turn_soon(q);
+}
+
+static void stop(struct process *p, uint32_t grace_ms)
+{
+	struct qmgr *q = p->program;
+	(void)grace_ms;
+	q->stopping = true;
+	fates_sync_now(q);
+	(void)!index_commit(&q->index);
+	index_close(&q->index);
+	proc_done(p);
+}
+
+/* Recovery runs in a child with a time limit; what it can't do, a new index can. */
+static int open_index(struct qmgr *q, int queue_fd)
+{
+	uid_t uid;
+	gid_t gid;
+	int status = 0, index_fd = openat(queue_fd, "index", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (index_fd < 0 || fchdir(index_fd) != 0)
+		return errno;
+	bool root = (q->proc.flags & PROC_ROOT) != 0;
+	if (root && proc_default_uid(q->proc.config.service.mail_owner, "", &uid, &gid) != 0)
+		return ENOENT;
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct index x;
+		(void)alarm(30);
+		if (root && (setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0))
+			_exit(1);
+		int error = index_open(&x, true);
+		if (error == 0)
+			index_close(&x);
+		_exit(error == 0 ? 0 : 1);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return errno;
+	q->pass_dir = 0;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	LOG(&q->proc.log, index_rebuilt, NO_ID, F("reason", SPAN_LIT("recovery failed")));
+	return index_wipe();
+}
+
+static int open_dirs(struct qmgr *q)
+{
+	q->queue_fd = proc_fd(&q->proc, "queue");
+	struct { const char *name; int *fd; } dirs[] = {{"journal", &q->journal_fd}, {"fates", &q->fates_fd}, {"wait", &q->wait_fd}, {"body", &q->body_fd}};
+	for (size_t i = 0; i < COUNT_OF(dirs); i++) {
+		*dirs[i].fd = openat(q->queue_fd, dirs[i].name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (*dirs[i].fd < 0)
+			return errno;
+	}
+	return open_index(q, q->queue_fd);
+}
+
+static int make_timers(struct qmgr *q)
+{
+	struct timeval second = {.tv_sec = 1}, two = {.tv_sec = 2};
+	struct event_base *b = q->proc.base;
+	q->turn = event_new(b, -1, 0, on_turn, q);
+	q->second = event_new(b, -1, EV_PERSIST, on_second, q);
+	q->start_timer = event_new(b, -1, 0, on_start_timer, q);
+	q->soon = event_new(b, -1, 0, on_soon, q);
+	if (q->turn == NULL || q->second == NULL || q->start_timer == NULL || q->soon == NULL)
+		return ENOMEM;
+	return event_add(q->second, &second) == 0 && event_add(q->start_timer, &two) == 0 ? 0 : ENOMEM;
+}
+
+static void reloaded(struct process *p, const struct config *old)
+{
+	struct qmgr *q = p->program;
+	(void)old;
+	struct server *s = config_server(&p->config, span_of(p->server));
+	if (s != NULL)
+		q->server = s;
+}
+
+static void set_up(struct qmgr *q)
+{
+	struct process *p = &q->proc;
+	p->program = q;
+	p->linked = linked;
+	p->stop = stop;
+	p->reloaded = reloaded;
+	q->folds_end = &q->folds;
+	q->next_delivery = (uint64_t)p->epoch << 48 | (uint64_t)p->instance << 32;
+	q->start_s = clock_wall_us() / 1000000;
+	q->start_ms = clock_mono_ms();
+	(void)snprintf(q->ids.suffix, sizeof q->ids.suffix, "%.6s", p->suffix);
+	buffer_init(&q->lines, 16 * 1024 * 1024);
+	buffer_init(&q->content, 64 * 1024 * 1024);
+	q->server = config_server(&p->config, span_of(p->server));
+	if (q->server != NULL)
+		q->server_index = (uint32_t)(q->server - p->config.servers);
+	tzset();
+}
+
+int main(void)
+{
+	struct complaint why;
+	struct qmgr *q = &qmgr;
+	if (proc_begin(&q->proc, R_QMGR, &why) != 0)
+		return proc_fail(&q->proc, EX_CONFIG, &why);
+	set_up(q);
+	int error = q->server == NULL ? ENOENT : make_timers(q);
+	if (error == 0)
+		error = open_dirs(q);
+	if (error != 0) {
+		complain(&why, "Queue", 0, "cannot be opened: %s", strerror(error));
+		return proc_fail(&q->proc, EX_IOERR, &why);
+	}
+	struct path_rule paths[] = {{q->queue_fd, PATH_READ | PATH_WRITE}};
+	if (proc_confine(&q->proc, &rights, paths, COUNT_OF(paths), NULL, &why) != 0)
+		return proc_fail(&q->proc, EX_OSERR, &why);
+	error = index_open(&q->index, false);
+	if (error != 0 && index_wipe() == 0)
+		error = index_open(&q->index, false);
+	if (error != 0) {
+		complain(&why, "index", 0, "cannot be opened: %s", db_strerror(error));
+		return proc_fail(&q->proc, EX_IOERR, &why);
+	}
+	if (start_recover(q, &why) != 0)
+		return proc_fail(&q->proc, EX_IOERR, &why);
+	return proc_run(&q->proc);
+}

@@ -1,0 +1,310 @@
+/* The messages in memory. */
+#include "qmgr.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { DISCARD_WAIT = 1, DISCARD_BODY = 2 };
+
+struct qmsg *msg_find(struct qmgr *q, const struct qid *id)
+{
+	struct qmsg *m = q->messages[qid_hash(id) % BUCKETS];
+	while (m != NULL && !qid_same(&m->id, id))
+		m = m->next_hash;
+	return m;
+}
+
+void rcpt_set_reason(struct qrcpt *r, struct span text)
+{
+	free(r->reason);
+	r->reason = span_dup(text.n > 500 ? (struct span){text.at, 500} : text);
+}
+
+static int copy_envelope(struct qmsg *m, struct span bytes)
+{
+	struct arena arena = {0};
+	m->envelope = malloc(bytes.n + 1);
+	if (m->envelope == NULL)
+		return ENOMEM;
+	memcpy(m->envelope, bytes.at, bytes.n);
+	int error = envelope_parse((struct span){m->envelope, bytes.n}, &arena, &m->e);
+	if (error == 0) {
+		m->rcpts = calloc(m->e.rcpts_n, sizeof *m->rcpts);
+		error = m->rcpts == NULL ? ENOMEM : 0;
+	}
+	for (size_t i = 0; error == 0 && i < m->e.rcpts_n; i++)
+		m->rcpts[i] = (struct qrcpt){.address = m->e.rcpts[i].address, .orcpt = m->e.rcpts[i].orcpt, .notify = (uint8_t)m->e.rcpts[i].notify};
+	m->e.rcpts = NULL;
+	arena_free(&arena);
+	return error;
+}
+
+static void apply_results(struct qmsg *m, struct span results, enum rcpt_state state)
+{
+	struct result r;
+	while (result_take(&results, &r))
+		if (r.index < m->e.rcpts_n && m->rcpts[r.index].state != RCPT_CLOSED)
+			m->rcpts[r.index].state = (uint8_t)state;
+}
+
+static void apply_owed(struct qmsg *m, const struct fate *f)
+{
+	struct owed *o = calloc(1, sizeof *o);
+	if (o == NULL)
+		return;
+	o->id = f->report;
+	o->kind = f->report_kind;
+	buffer_init(&o->results, 1024 * 1024);
+	buffer_put_span(&o->results, f->results);
+	o->next = m->owed;
+	m->owed = o;
+	if (f->report_kind == REPORT_FAILURE)
+		apply_results(m, f->results, RCPT_OWED);
+	if (f->report_kind == REPORT_DELAY)
+		m->delayed = true;
+	if (f->report_kind == REPORT_SUCCESS)
+		apply_results(m, f->results, RCPT_CLOSED);
+}
+
+static void apply_reported(struct qmsg *m, const struct fate *f)
+{
+	for (struct owed **p = &m->owed; *p != NULL; p = &(*p)->next) {
+		struct owed *o = *p;
+		if (!qid_same(&o->id, &f->report))
+			continue;
+		if (o->kind == REPORT_FAILURE)
+			apply_results(m, buffer_span(&o->results), RCPT_CLOSED);
+		*p = o->next;
+		buffer_free(&o->results);
+		free(o);
+		return;
+	}
+}
+
+void msg_apply_fate(struct qmgr *q, struct qmsg *m, const struct fate *f)
+{
+	(void)q;
+	switch (f->kind) {
+	case FATE_CLOSED: apply_results(m, f->results, RCPT_CLOSED); break;
+	case FATE_OWED: apply_owed(m, f); break;
+	case FATE_REPORTED: apply_reported(m, f); break;
+	case FATE_HELD: m->held = true; break;
+	case FATE_RELEASED: m->held = false; break;
+	case FATE_MOVED: break;
+	case FATE_GONE: m->gone = true; break;
+	}
+}
+
+struct qmsg *msg_make(struct qmgr *q, const struct record *r, struct span fates)
+{
+	struct qmsg *m = calloc(1, sizeof *m);
+	struct fate f;
+	if (m == NULL)
+		return NULL;
+	m->id = r->id;
+	m->seq = r->seq;
+	m->offset = r->offset;
+	m->length = r->length;
+	buffer_init(&m->fates, IPC_PACKET_MAX);
+	if (copy_envelope(m, r->envelope) != 0) {
+		free(m->envelope);
+		free(m);
+		return NULL;
+	}
+	struct qmsg **bucket = &q->messages[qid_hash(&m->id) % BUCKETS];
+	m->next_hash = *bucket;
+	*bucket = m;
+	q->active++;
+	if (m->e.arrived_us / 1000000 > q->newest_s)
+		q->newest_s = m->e.arrived_us / 1000000;
+	while (fate_next(&fates, &f))
+		if (qid_same(&f.id, &m->id))
+			msg_apply_fate(q, m, &f);
+	return m;
+}
+
+void msg_free(struct qmgr *q, struct qmsg *m)
+{
+	struct qmsg **p = &q->messages[qid_hash(&m->id) % BUCKETS];
+	while (*p != m)
+		p = &(*p)->next_hash;
+	*p = m->next_hash;
+	q->active--;
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		free(m->rcpts[i].reason);
+		dest_release(q, m->rcpts[i].dest);
+	}
+	while (m->owed != NULL) {
+		struct owed *o = m->owed;
+		m->owed = o->next;
+		buffer_free(&o->results);
+		free(o);
+	}
+	buffer_free(&m->fates);
+	free(m->rcpts);
+	free(m->envelope);
+	free(m);
+	q_turn_soon(q);
+}
+
+bool rcpt_is_local(const struct qmgr *q, const struct qmsg *m, size_t i)
+{
+	struct address a;
+	struct route r;
+	if (m->rcpts[i].dest != NULL)
+		return m->rcpts[i].dest->local;
+	if (address_parse(m->rcpts[i].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
+		return false;
+	route_find(q->server, &a, &r);
+	return r.kind == ROUTE_LOCAL;
+}
+
+/* All recipients of one destination in tasks of at most recipient_limit (MISSION D8). */
+static void make_tasks_for(struct qmgr *q, struct qmsg *m, struct dest *d)
+{
+	int64_t limit = d->local ? PARAM_UNLIMITED : q_params(q)->recipient_limit;
+	uint32_t *indexes = calloc(m->e.rcpts_n, sizeof *indexes);
+	size_t n = 0;
+	if (indexes == NULL)
+		return;
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		if (m->rcpts[i].state == RCPT_DUE && m->rcpts[i].dest == d) {
+			m->rcpts[i].state = RCPT_QUEUED;
+			indexes[n++] = (uint32_t)i;
+		}
+		if (n > 0 && ((int64_t)n == limit || i + 1 == m->e.rcpts_n)) {
+			struct task *t = task_make(q, m, d, indexes, n);
+			if (t != NULL)
+				dest_add(q, t);
+			n = 0;
+		}
+	}
+	free(indexes);
+}
+
+static void fail_all(struct qmgr *q, struct qmsg *m, int code, struct span enhanced, struct span text)
+{
+	struct buffer results;
+	buffer_init(&results, 16 * 1024 * 1024);
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		if (m->rcpts[i].state >= RCPT_OWED)
+			continue;
+		struct result r = {.index = (uint32_t)i, .outcome = OUTCOME_FAILED, .code = (uint32_t)code, .enhanced = enhanced, .text = text};
+		result_put(&results, &r);
+		LOG(&q->proc.log, delivered, qid_span(&m->id), F("to", m->rcpts[i].address), F("relay", SPAN_LIT("none")),
+			F("dsn", enhanced), F("status", SPAN_LIT("bounced")), F("reason", text));
+	}
+	report_owe(q, m, REPORT_FAILURE, buffer_span(&results));
+	buffer_free(&results);
+}
+
+void msg_expire(struct qmgr *q, struct qmsg *m, const char *why)
+{
+	struct buffer results, text;
+	int64_t age = q_now(q) - m->e.arrived_us / 1000000;
+	buffer_init(&results, 16 * 1024 * 1024);
+	buffer_init(&text, 2048);
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		struct qrcpt *r = &m->rcpts[i];
+		if (r->state >= RCPT_OWED || (why == NULL && age < schedule_expiry(q_params(q), rcpt_is_local(q, m, i))))
+			continue;
+		buffer_clear(&text);
+		buffer_printf(&text, "%s; last reason: %s", why == NULL ? "not delivered before its expiry" : why, r->reason == NULL ? "none known" : r->reason);
+		struct result x = {.index = (uint32_t)i, .outcome = OUTCOME_FAILED, .enhanced = SPAN_LIT("4.4.7"), .text = buffer_span(&text)};
+		result_put(&results, &x);
+		LOG(&q->proc.log, expired, qid_span(&m->id), F("to", r->address), F("from", m->e.sender), F("status", SPAN_LIT("expired, returned to sender")), F("reason", buffer_span(&text)));
+	}
+	if (results.n > 0)
+		report_owe(q, m, REPORT_FAILURE, buffer_span(&results));
+	buffer_free(&text);
+	buffer_free(&results);
+}
+
+void msg_start(struct qmgr *q, struct qmsg *m)
+{
+	if (m->held || m->gone) {
+		msg_settle(q, m);
+		return;
+	}
+	if ((int64_t)m->e.hops > q_params(q)->hop_limit) {
+		fail_all(q, m, 554, SPAN_LIT("5.4.6"), SPAN_LIT("Too many hops: the message goes in circles"));
+		msg_settle(q, m);
+		return;
+	}
+	m->attempts++;
+	m->last_attempt_s = q_now(q);
+	m->tasks++; /* not settled while tasks are being made */
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		struct qrcpt *r = &m->rcpts[i];
+		if (r->state == RCPT_DEFERRED)
+			r->state = RCPT_DUE;
+		if (r->state == RCPT_DUE && r->dest == NULL)
+			r->dest = dest_get(q, m, i);
+	}
+	for (size_t i = 0; i < m->e.rcpts_n; i++)
+		if (m->rcpts[i].state == RCPT_DUE && m->rcpts[i].dest != NULL)
+			make_tasks_for(q, m, m->rcpts[i].dest);
+	m->tasks--;
+	msg_settle(q, m);
+}
+
+/* When something is to be done next: an attempt, the delay notice, the expiry. */
+int64_t msg_next_event(const struct qmgr *q, const struct qmsg *m)
+{
+	int64_t arrived = m->e.arrived_us / 1000000, next = m->next_attempt_s;
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		if (m->rcpts[i].state >= RCPT_OWED)
+			continue;
+		bool local = rcpt_is_local(q, m, i);
+		int64_t expiry = arrived + schedule_expiry(q_params(q), local), notice = arrived + schedule_delay_notice(q_params(q), local);
+		if (expiry < next)
+			next = expiry;
+		if (!m->delayed && notice < next)
+			next = notice;
+	}
+	return next;
+}
+
+static void leave(struct qmgr *q, struct qmsg *m)
+{
+	unsigned what = (m->in_wait ? DISCARD_WAIT : 0u) | ((m->e.flags & ENV_BODY_FILE) != 0 ? DISCARD_BODY : 0u);
+	LOG(&q->proc.log, removed, qid_span(&m->id), F("status", SPAN_LIT("removed")));
+	if (m->in_index) {
+		int error = index_delete(&q->index, &m->id);
+		if (error == 0)
+			q->waiting--;
+		else if (error != ENOENT)
+			index_trouble(q, error);
+		q->index_dirty = true;
+	}
+	if (what != 0)
+		fates_gone(q, &m->id, what);
+	if (!m->in_wait)
+		journal_less(q, m->seq);
+	msg_free(q, m);
+}
+
+void msg_settle(struct qmgr *q, struct qmsg *m)
+{
+	bool closed = true;
+	if (m->tasks > 0 || m->storing || m->owed != NULL)
+		return;
+	for (size_t i = 0; i < m->e.rcpts_n; i++)
+		closed = closed && m->rcpts[i].state == RCPT_CLOSED;
+	if (closed || m->gone) {
+		leave(q, m);
+		return;
+	}
+	if (m->next_attempt_s == 0 || m->next_attempt_s <= m->last_attempt_s) {
+		int64_t arrived = m->e.arrived_us / 1000000, offset, age = q_now(q) - arrived;
+		(void)schedule_next(q_params(q), age < 0 ? 0 : age, &offset);
+		m->next_attempt_s = m->park ? q_now(q) : arrived + offset;
+	}
+	m->park = false;
+	if (!m->in_wait) {
+		wait_store(q, m);
+		return;
+	}
+	wait_put_row(q, m);
+	msg_free(q, m);
+}

@@ -1,0 +1,272 @@
+/* qmgr: schedules the messages of one queue, records their fates. */
+#ifndef QMGR_QMGR_H
+#define QMGR_QMGR_H
+
+#include "index.h"
+#include "ipc/ipc.h"
+#include "log/log.h"
+#include "proc/proc.h"
+#include "queuefile/queuefile.h"
+#include "route/route.h"
+#include "schedule/schedule.h"
+
+#define EVENTS_FILE "qmgr/events.def"
+#include "log/events.h"
+
+enum {
+	ACTIVE_LIMIT = 10000,       /* messages in memory; what is beyond stays in the journal or the index */
+	PARK_LIMIT = 2000,          /* tasks of one destination; what is beyond waits in a file at once */
+	BUCKETS = 16384,
+	AGENT_TASKS = 400,          /* deliveries that an agent holds */
+	WINDOW_FIRST = 5, REPORT_CONTENT = 50 * 1024,
+	FATES_BYTES = 4 * 1024 * 1024,
+	DUE_A_TURN = 500,
+	REPORT_BADMAIL = 4,         /* as a report kind: the message itself goes to Badmail */
+};
+
+enum rcpt_state { RCPT_DUE, RCPT_QUEUED, RCPT_OUT, RCPT_DEFERRED, RCPT_OWED, RCPT_CLOSED };
+
+struct qrcpt {
+	struct span address;   /* in the message's envelope bytes */
+	struct span orcpt;
+	uint8_t notify;
+	uint8_t state;
+	struct dest *dest;
+	char *reason;
+};
+
+/* A derived message that is to be made. */
+struct owed {
+	struct qid id;
+	uint32_t kind;         /* fate_report */
+	struct buffer results;
+	struct owed *next;
+};
+
+struct qmsg {
+	struct qid id;
+	struct qmsg *next_hash;
+	char *envelope;        /* bytes of it; e's spans point here */
+	struct envelope e;
+	struct qrcpt *rcpts;
+	uint64_t seq, offset;
+	uint32_t length;
+	uint32_t attempts, tasks;
+	int64_t next_attempt_s, last_attempt_s;
+	bool in_wait, in_index, storing, delayed, held, gone, park;
+	struct owed *owed;
+	struct buffer fates;   /* lines so far, while the journal holds the message */
+	struct span fresh;     /* content, during intake only */
+};
+
+struct task {
+	uint64_t delivery;
+	struct qmsg *m;
+	struct dest *dest;
+	struct channel *agent; /* NULL: queued */
+	uint32_t *indexes;
+	size_t n;
+	bool badmail;
+	int64_t sent_ms;
+	struct task *next, *prev; /* in the destination's queue */
+	struct task *next_hash;
+};
+
+struct dest {
+	char *nexthop;         /* "" is local */
+	struct dest *next_hash, *next_ready;
+	struct task *first, *last;
+	size_t queued, out;
+	double window;
+	bool local, ready, down, probing;
+	int64_t probe_ms;      /* when down: the next probe */
+	char *reason;
+	size_t users;          /* recipients that point here */
+};
+
+struct seg_state {
+	uint64_t seq, end, alive;
+	bool complete, read, freeing;
+};
+
+struct fates_state {
+	uint64_t seq, last_segment;
+	size_t folds;
+};
+
+struct fold {
+	struct qid id;
+	uint64_t fates_seq;
+	struct buffer lines;
+	struct fold *next;
+};
+
+struct agent {
+	struct channel *channel;
+	size_t tasks;
+	bool told;             /* its holds have come */
+	struct agent *next;
+};
+
+struct qmgr {
+	struct process proc;
+	struct server *server;
+	uint32_t server_index;
+	struct storage *storage;
+	int queue_fd, journal_fd, fates_fd, wait_fd, body_fd;
+	struct channel *cleanup, *mover, *bounce, *control;
+	struct agent *smtp, *drops;
+	struct qmsg *messages[BUCKETS];
+	size_t active, waiting; /* in memory; in the index */
+	struct task *tasks[BUCKETS];
+	struct dest *dests[BUCKETS], *ready;
+	uint64_t next_delivery;
+	struct qid_maker ids;
+	/* journal */
+	struct seg_state *segs;
+	size_t segs_n;
+	struct segment_reader reader;
+	bool reading;
+	struct buffer content;
+	/* fates */
+	struct fates_file fates;
+	struct fates_state *fates_list;
+	size_t fates_n;
+	struct buffer lines;
+	uint64_t *confirms;     /* delivery numbers to confirm, with their channels */
+	struct channel **confirm_to;
+	size_t confirms_n, confirms_size;
+	struct qid *gone;       /* to be unlinked after the next sync */
+	uint8_t *gone_what;
+	size_t gone_n, gone_size;
+	struct fold *folds, **folds_end;
+	struct recovered *recovered[BUCKETS]; /* facts read at the start */
+	/* index */
+	struct index index;
+	bool index_dirty;
+	unsigned pass_dir;      /* the start's pass over wait/: next directory; 256: done */
+	/* time: wall clock at the start plus monotonic time since */
+	int64_t start_s, start_ms, newest_s;
+	struct event *turn, *second, *start_timer, *soon;
+	bool turn_due, started, stopping, count_due;
+	struct listing *listings;
+	struct phantom *phantoms;
+	uint64_t last_count;
+};
+
+/* A delivery that an agent carries or has ended for the qmgr before this one. */
+struct phantom {
+	uint64_t delivery;
+	struct qid id;
+	struct channel *agent;
+	struct buffer indexes, results;
+	bool has_verdict;
+	uint32_t down, total_ms;
+	struct phantom *next;
+};
+
+/* Facts about one message read from fates files at the start. */
+struct recovered {
+	struct qid id;
+	struct buffer lines;
+	struct recovered *next;
+};
+
+static inline const struct server_params *q_params(const struct qmgr *q)
+{
+	return &q->server->p;
+}
+
+int64_t q_now(const struct qmgr *q); /* seconds; never jumps within a run */
+void q_turn_soon(struct qmgr *q);
+void q_turn(struct qmgr *q);
+
+/* message.c */
+struct qmsg *msg_find(struct qmgr *q, const struct qid *id);
+struct qmsg *msg_make(struct qmgr *q, const struct record *r, struct span fates);
+void msg_free(struct qmgr *q, struct qmsg *m);
+void msg_apply_fate(struct qmgr *q, struct qmsg *m, const struct fate *f);
+void msg_start(struct qmgr *q, struct qmsg *m);  /* makes tasks of what is due */
+void msg_settle(struct qmgr *q, struct qmsg *m); /* after anything ended; may free m */
+void rcpt_set_reason(struct qrcpt *r, struct span text);
+bool rcpt_is_local(const struct qmgr *q, const struct qmsg *m, size_t i);
+int64_t msg_next_event(const struct qmgr *q, const struct qmsg *m);
+void msg_expire(struct qmgr *q, struct qmsg *m, const char *why);
+/* dest.c */
+struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t rcpt);
+void dest_add(struct qmgr *q, struct task *t);
+void dest_dispatch(struct qmgr *q);
+void dest_success(struct dest *d, const struct server_params *p);
+void dest_down(struct qmgr *q, struct dest *d, struct span reason);
+void dest_release(struct qmgr *q, struct dest *d);
+void dest_wake(struct qmgr *q, struct dest *d);
+void dest_drop_queued(struct qmgr *q, struct qmsg *m);
+/* task.c */
+struct task *task_make(struct qmgr *q, struct qmsg *m, struct dest *d, const uint32_t *indexes, size_t n);
+struct task *task_find(struct qmgr *q, uint64_t delivery);
+void task_renumber(struct qmgr *q, struct task *t, uint64_t delivery);
+void task_end(struct qmgr *q, struct task *t);
+int task_send(struct qmgr *q, struct task *t, struct agent *a);
+void task_badmail(struct qmgr *q, struct qmsg *m, const uint32_t *indexes, size_t n, struct span reason);
+void agent_gone(struct qmgr *q, const struct channel *ch);
+struct agent *agent_pick(struct qmgr *q, bool local);
+/* verdict.c */
+int verdict_on_verdict(struct channel *ch, struct message *m);
+void verdict_apply(struct qmgr *q, struct channel *ch, struct task *t, const struct msg_verdict *v);
+void verdict_defer(struct qmgr *q, struct task *t, struct span reason);
+/* content.c */
+int content_read(struct qmgr *q, struct qmsg *m, struct buffer *into, struct span *content, size_t limit, bool *truncated);
+int content_body_fd(struct qmgr *q, const struct qmsg *m);
+/* journal.c */
+int journal_on_end(struct channel *ch, struct message *m);
+int journal_on_segment_ends(struct channel *ch, struct message *m);
+int journal_on_freed(struct channel *ch, struct message *m);
+void journal_read(struct qmgr *q);
+void journal_less(struct qmgr *q, uint64_t seq);
+void journal_free_segments(struct qmgr *q);
+int journal_list(struct qmgr *q);
+struct seg_state *journal_seg(struct qmgr *q, uint64_t seq);
+/* fates.c */
+int fates_recover(struct qmgr *q);
+struct recovered *fates_recovered(struct qmgr *q, const struct qid *id, bool make);
+void fates_line(struct qmgr *q, struct qmsg *m, const struct fate *f);
+void fates_confirm(struct qmgr *q, struct channel *agent, uint64_t delivery);
+void fates_flush(struct qmgr *q);
+void fates_sync_now(struct qmgr *q);
+void fates_gone(struct qmgr *q, const struct qid *id, unsigned what);
+int fates_on_folded(struct channel *ch, struct message *m);
+void fates_send_folds(struct qmgr *q);
+void fates_drop_old(struct qmgr *q);
+void fates_forget_channel(struct qmgr *q, const struct channel *ch);
+/* wait.c */
+int wait_on_stored(struct channel *ch, struct message *m);
+void wait_store(struct qmgr *q, struct qmsg *m);
+void wait_put_row(struct qmgr *q, struct qmsg *m);
+void wait_load_due(struct qmgr *q);
+struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *row);
+void wait_pass(struct qmgr *q);
+void wait_send_stores(struct qmgr *q);
+void index_trouble(struct qmgr *q, int error);
+/* report.c */
+void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results);
+void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o);
+void report_ask_all(struct qmgr *q);
+void report_seen(struct qmgr *q, const struct envelope *e, const struct qid *id);
+int report_on_failed(struct channel *ch, struct message *m);
+void report_delay(struct qmgr *q, struct qmsg *m);
+/* start.c */
+int start_recover(struct qmgr *q, struct complaint *why);
+int start_on_holds(struct channel *ch, struct message *m);
+int start_keep_verdict(struct qmgr *q, struct channel *ch, const struct msg_verdict *v);
+void start_adopt(struct qmgr *q, struct qmsg *m);
+void start_forget(struct qmgr *q, const struct channel *ch); /* NULL: all */
+void start_when_told(struct qmgr *q, bool timed_out);
+/* acts.c */
+int acts_on_act(struct channel *ch, struct message *m);
+int acts_on_credit(struct channel *ch, struct message *m);
+void acts_forget(struct qmgr *q, const struct channel *ch);
+/* rows.c */
+void row_put_json(struct qmgr *q, struct buffer *b, const struct qid *id, const struct row *row);
+void row_of_message(struct qmgr *q, const struct qmsg *m, struct buffer *bytes);
+
+#endif

@@ -1,0 +1,116 @@
+/* Derived messages: owed, asked for, seen in the journal. */
+#include "qmgr.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The line "owes" comes first; only then bounce is asked, with the report's id. */
+void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results)
+{
+	struct fate f = {.kind = FATE_OWED, .id = m->id, .report = qid_make(&q->ids, clock_wall_us()), .report_kind = kind, .results = results};
+	if (m->e.sender.n == 0) { /* a report about a report is never made (RFC 5321 6.1) */
+		struct result r;
+		uint32_t *indexes = calloc(m->e.rcpts_n, sizeof *indexes);
+		struct buffer reason;
+		size_t n = 0;
+		buffer_init(&reason, 1024 * 1024);
+		while (indexes != NULL && result_take(&results, &r) && n < m->e.rcpts_n) {
+			indexes[n++] = r.index;
+			buffer_printf(&reason, "<%.*s>: %.*s\n", SPAN_ARG(m->rcpts[r.index].address), SPAN_ARG(r.text));
+		}
+		if (n > 0)
+			task_badmail(q, m, indexes, n, buffer_span(&reason));
+		buffer_free(&reason);
+		free(indexes);
+		return;
+	}
+	fates_line(q, m, &f);
+	msg_apply_fate(q, m, &f);
+	for (struct owed *o = m->owed; o != NULL; o = o->next)
+		if (qid_same(&o->id, &f.report))
+			report_ask(q, m, o);
+}
+
+void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o)
+{
+	struct span content = {"", 0};
+	struct buffer envelope, bytes;
+	struct envelope e = m->e;
+	bool truncated = false;
+	if (q->bounce == NULL)
+		return; /* asked when there is one */
+	fates_flush(q);
+	buffer_init(&envelope, 16 * 1024 * 1024);
+	buffer_init(&bytes, 64 * 1024 * 1024);
+	e.rcpts = calloc(m->e.rcpts_n, sizeof *e.rcpts);
+	for (size_t i = 0; e.rcpts != NULL && i < m->e.rcpts_n; i++)
+		e.rcpts[i] = (struct envelope_rcpt){.address = m->rcpts[i].address, .notify = m->rcpts[i].notify, .orcpt = m->rcpts[i].orcpt};
+	if (e.rcpts != NULL)
+		envelope_put(&envelope, &e);
+	free(e.rcpts);
+	(void)!content_read(q, m, &bytes, &content, REPORT_CONTENT, &truncated);
+	send_report(q->bounce, (struct msg_report){.id = qid_span(&o->id), .parent = qid_span(&m->id), .kind = o->kind,
+		.envelope = buffer_span(&envelope), .results = buffer_span(&o->results), .content = content, .truncated = truncated}, -1);
+	buffer_free(&envelope);
+	buffer_free(&bytes);
+}
+
+void report_ask_all(struct qmgr *q)
+{
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
+			for (struct owed *o = m->owed; o != NULL; o = o->next)
+				report_ask(q, m, o);
+}
+
+/* The report is on disk: that closes what it is about.  Made exactly once. */
+void report_seen(struct qmgr *q, const struct envelope *e, const struct qid *id)
+{
+	struct qmsg *m = msg_find(q, &e->closes);
+	struct fate f = {.kind = FATE_REPORTED, .id = e->closes, .report = *id, .report_kind = e->closes_kind};
+	bool owed = false;
+	for (const struct owed *o = m == NULL ? NULL : m->owed; o != NULL; o = o->next)
+		owed = owed || qid_same(&o->id, id);
+	if (!owed)
+		return;
+	fates_line(q, m, &f);
+	fates_flush(q); /* only then the report is due */
+	msg_apply_fate(q, m, &f);
+	LOG(&q->proc.log, report_made, qid_span(&m->id), F("report", qid_span(id)), F("kind", e->closes_kind == REPORT_DELAY ? SPAN_LIT("delayed")
+		: e->closes_kind == REPORT_SUCCESS ? SPAN_LIT("success") : SPAN_LIT("failure")));
+	msg_settle(q, m);
+}
+
+int report_on_failed(struct channel *ch, struct message *msg)
+{
+	HANDLE(ch, msg, report_failed, failed);
+	struct qmgr *q = ch->program;
+	LOG(&q->proc.log, report_failed, failed.id, F("reason", span_of(strerror((int)failed.status))));
+	return 0; /* the second's timer asks again */
+}
+
+void report_delay(struct qmgr *q, struct qmsg *m)
+{
+	struct buffer results;
+	int64_t age = q_now(q) - m->e.arrived_us / 1000000;
+	if (m->delayed)
+		return;
+	buffer_init(&results, 4 * 1024 * 1024);
+	bool due = false;
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		const struct qrcpt *r = &m->rcpts[i];
+		if (r->state >= RCPT_OWED || age < schedule_delay_notice(q_params(q), rcpt_is_local(q, m, i)))
+			continue;
+		due = true;
+		if (r->notify != 0 && (r->notify & NOTIFY_DELAY) == 0)
+			continue;
+		struct result x = {.index = (uint32_t)i, .outcome = OUTCOME_DEFERRED, .enhanced = SPAN_LIT("4.4.7"),
+			.text = span_of(r->reason == NULL ? "not delivered yet" : r->reason)};
+		result_put(&results, &x);
+	}
+	if (due)
+		m->delayed = true;
+	if (results.n > 0 && m->e.sender.n > 0)
+		report_owe(q, m, REPORT_DELAY, buffer_span(&results));
+	buffer_free(&results);
+}

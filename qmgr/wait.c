@@ -1,0 +1,286 @@
+/* What waits: its files, its rows, what falls due. */
+#include "qmgr.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* An index that gives an error is thrown away and made anew from the files. */
+void index_trouble(struct qmgr *q, int error)
+{
+	char text[100];
+	(void)snprintf(text, sizeof text, "%s", db_strerror(error));
+	LOG(&q->proc.log, index_failed, NO_ID, F("reason", span_of(text)));
+	index_close(&q->index);
+	(void)!index_wipe();
+	error = index_open(&q->index, false);
+	if (error != 0)
+		LOG(&q->proc.log, index_failed, NO_ID, F("reason", span_of(db_strerror(error))));
+	LOG(&q->proc.log, index_rebuilt, NO_ID, F("reason", span_of(text)));
+	q->waiting = 0;
+	q->pass_dir = 0;
+	q_turn_soon(q);
+}
+
+static void send_store_of(struct qmgr *q, struct qmsg *m)
+{
+	send_store(q->mover, (struct msg_store){.id = qid_span(&m->id), .seq = m->seq, .offset = m->offset, .length = m->length,
+		.fates = buffer_span(&m->fates)}, -1);
+}
+
+void wait_store(struct qmgr *q, struct qmsg *m)
+{
+	m->storing = true;
+	if (q->mover != NULL)
+		send_store_of(q, m);
+}
+
+void wait_send_stores(struct qmgr *q)
+{
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
+			if (m->storing)
+				send_store_of(q, m);
+}
+
+int wait_on_stored(struct channel *ch, struct message *msg)
+{
+	HANDLE(ch, msg, stored, stored);
+	struct qmgr *q = ch->program;
+	struct qid id;
+	if (qid_parse(stored.id, &id) != 0)
+		return EBADMSG;
+	struct qmsg *m = msg_find(q, &id);
+	if (m == NULL || !m->storing)
+		return 0;
+	if (stored.status != 0) { /* it stays in the journal; the second's timer asks again */
+		return 0;
+	}
+	m->storing = false;
+	m->in_wait = true;
+	journal_less(q, m->seq);
+	buffer_free(&m->fates);
+	msg_settle(q, m);
+	return 0;
+}
+
+void wait_put_row(struct qmgr *q, struct qmsg *m)
+{
+	struct buffer bytes;
+	struct row row;
+	buffer_init(&bytes, 16 * 1024 * 1024);
+	row_of_message(q, m, &bytes);
+	int error = row_parse(buffer_span(&bytes), &row);
+	if (error == 0)
+		error = index_put(&q->index, &m->id, &row);
+	buffer_free(&bytes);
+	q->index_dirty = true;
+	if (error != 0) {
+		index_trouble(q, error);
+		return; /* the pass over the files finds it */
+	}
+	if (!m->in_index)
+		q->waiting++;
+	m->in_index = true;
+}
+
+struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *row)
+{
+	char name[64];
+	struct record r;
+	struct span fates;
+	buffer_clear(&q->content);
+	qid_path(id, ".msg", name, sizeof name);
+	int error = read_file_at(q->wait_fd, name, 64 * 1024 * 1024, &q->content);
+	if (error == 0)
+		error = wait_parse(buffer_span(&q->content), &r, &fates);
+	if (error == 0 && !qid_same(&r.id, id))
+		error = EBADMSG;
+	if (error == EBADMSG) {
+		LOG(&q->proc.log, file_damaged, qid_span(id), F("reason", SPAN_LIT("check failed")));
+		if (q->mover != NULL)
+			send_corrupt(q->mover, (struct msg_corrupt){.id = qid_span(id)}, -1);
+	}
+	struct qmsg *m = error == 0 ? msg_make(q, &r, fates) : NULL;
+	if (m == NULL)
+		return NULL;
+	m->in_wait = true;
+	m->in_index = row != NULL;
+	if (row == NULL)
+		return m;
+	m->attempts = row->attempts;
+	m->last_attempt_s = row->last_attempt_s;
+	m->next_attempt_s = row->next_attempt_s;
+	m->delayed = m->delayed || (row->flags & ROW_DELAYED) != 0;
+	m->held = (row->flags & ROW_IS_HELD) != 0;
+	struct span rest = row->rcpts, address, reason;
+	uint8_t state;
+	for (size_t i = 0; i < m->e.rcpts_n && take_u8(&rest, &state) && take_lspan(&rest, &address) && take_lspan(&rest, &reason); i++)
+		if (reason.n > 0)
+			rcpt_set_reason(&m->rcpts[i], reason);
+	return m;
+}
+
+static bool any_expired(const struct qmgr *q, const struct qmsg *m)
+{
+	int64_t age = q_now(q) - m->e.arrived_us / 1000000;
+	for (size_t i = 0; i < m->e.rcpts_n; i++)
+		if (m->rcpts[i].state < RCPT_OWED && age >= schedule_expiry(q_params(q), rcpt_is_local(q, m, i)))
+			return true;
+	return false;
+}
+
+/* What is due for a message that waits: its return, its delay notice, an attempt. */
+static void act_on_due(struct qmgr *q, struct qmsg *m)
+{
+	int64_t now = q_now(q);
+	m->tasks++;
+	start_adopt(q, m);
+	for (struct owed *o = m->owed; o != NULL; o = o->next)
+		report_ask(q, m, o);
+	bool clock_is_sane = now >= q->newest_s;
+	/* after a start, a message past its expiry gets one attempt first (ARCHITECTURE 6) */
+	bool tried = m->last_attempt_s >= q->start_s;
+	if (!m->held && clock_is_sane && tried && any_expired(q, m))
+		msg_expire(q, m, NULL);
+	else if (!m->held && tried && q_params(q)->retry_attempts != PARAM_UNLIMITED && (int64_t)m->attempts > q_params(q)->retry_attempts)
+		msg_expire(q, m, "no attempt is left");
+	else if (!m->held && clock_is_sane && !any_expired(q, m))
+		report_delay(q, m);
+	m->tasks--;
+	if (!m->held && (m->next_attempt_s <= now || (!tried && any_expired(q, m)))) {
+		m->next_attempt_s = 0;
+		msg_start(q, m);
+	} else {
+		msg_settle(q, m);
+	}
+}
+
+void wait_load_due(struct qmgr *q)
+{
+	struct qid ids[DUE_A_TURN];
+	size_t n = 0, room = q->active < ACTIVE_LIMIT ? ACTIVE_LIMIT - q->active : 0;
+	int64_t next_s;
+	if (!q->started || q->stopping || room == 0)
+		return;
+	int error = index_due(&q->index, 1, q_now(q), ids, room < DUE_A_TURN ? room : DUE_A_TURN, &n, &next_s);
+	for (size_t i = 0; i < n && error == 0; i++) {
+		struct buffer bytes;
+		struct row row;
+		buffer_init(&bytes, 16 * 1024 * 1024);
+		error = index_get(&q->index, &ids[i], &bytes, &row);
+		struct qmsg *m = error == 0 ? msg_find(q, &ids[i]) : NULL;
+		if (error == 0 && m == NULL) {
+			m = wait_load(q, &ids[i], &row);
+			if (m == NULL) {
+				error = index_delete(&q->index, &ids[i]); /* its file is gone */
+				q->waiting -= error == 0;
+			}
+		}
+		if (error == 0 && m != NULL) {
+			row.next_s = ROW_ACTIVE;
+			error = index_put(&q->index, &ids[i], &row);
+		}
+		buffer_free(&bytes);
+		q->index_dirty = true;
+		if (error == 0 && m != NULL && m->tasks == 0)
+			act_on_due(q, m);
+	}
+	if (error != 0)
+		index_trouble(q, error);
+	else if (n == DUE_A_TURN)
+		q_turn_soon(q);
+}
+
+/* ---- the pass after a start: names in wait/ against the index ---- */
+
+static void find_row(struct qmgr *q, const struct qid *id)
+{
+	struct buffer bytes;
+	struct row row;
+	buffer_init(&bytes, 16 * 1024 * 1024);
+	int error = index_get(&q->index, id, &bytes, &row);
+	if (error == 0 && row.next_s == ROW_ACTIVE && msg_find(q, id) == NULL) {
+		row.next_s = 1; /* it was in memory when the qmgr before this one ended: due now */
+		error = index_put(&q->index, id, &row);
+		q->index_dirty = true;
+	} else if (error == ENOENT) {
+		struct qmsg *m = wait_load(q, id, NULL);
+		error = 0;
+		if (m != NULL) {
+			struct recovered *r = fates_recovered(q, id, false);
+			struct span lines = r == NULL ? (struct span){"", 0} : buffer_span(&r->lines);
+			struct fate f;
+			while (fate_next(&lines, &f))
+				msg_apply_fate(q, m, &f);
+			/* attempts and reasons were in the row alone: the next attempt follows from arrival and schedule */
+			m->last_attempt_s = q->start_s - 1;
+			act_on_due(q, m);
+		}
+	}
+	buffer_free(&bytes);
+	if (error != 0)
+		index_trouble(q, error);
+}
+
+static void pass_one(struct qmgr *q, unsigned which)
+{
+	char name[8];
+	(void)snprintf(name, sizeof name, "%02x", which);
+	int fd = openat(q->wait_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	if (dir == NULL)
+		return;
+	for (const struct dirent *d; (d = readdir(dir)) != NULL;) {
+		struct qid id;
+		if (strlen(d->d_name) == QID_N + 4 && qid_parse((struct span){d->d_name, QID_N}, &id) == 0 && msg_find(q, &id) == NULL)
+			find_row(q, &id);
+		if (q->pass_dir == 0 && which != 0)
+			break; /* the index broke: from the start again */
+	}
+	(void)closedir(dir);
+}
+
+/* What fates files said about messages that wait joins their files; reports still owed are asked for. */
+static void finish_pass(struct qmgr *q)
+{
+	for (size_t b = 0; b < BUCKETS; b++) {
+		while (q->recovered[b] != NULL) {
+			struct recovered *r = q->recovered[b];
+			q->recovered[b] = r->next;
+			struct fold *f = calloc(1, sizeof *f);
+			if (f != NULL) {
+				f->id = r->id;
+				f->fates_seq = q->fates_list[0].seq;
+				f->lines = r->lines;
+				*q->folds_end = f;
+				q->folds_end = &f->next;
+				q->fates_list[0].folds++;
+				if (q->mover != NULL)
+					send_fold(q->mover, (struct msg_fold){.id = qid_span(&f->id), .fates = buffer_span(&f->lines)}, -1);
+			}
+			free(r);
+		}
+	}
+	start_forget(q, NULL);
+	for (size_t i = 0; i + 1 < q->fates_n; i++)
+		if (q->fates_list[i].last_segment == UINT64_MAX)
+			q->fates_list[i].last_segment = q->segs_n == 0 ? 0 : q->segs[q->segs_n - 1].seq;
+}
+
+void wait_pass(struct qmgr *q)
+{
+	if (!q->started || q->pass_dir >= 256 || q->active >= ACTIVE_LIMIT)
+		return;
+	/* lines about messages of the journal are taken by its reading first */
+	for (size_t i = 0; i < q->segs_n; i++)
+		if (!q->segs[i].read && q->segs[i].complete)
+			return;
+	pass_one(q, q->pass_dir);
+	if (++q->pass_dir == 256)
+		finish_pass(q);
+	q_turn_soon(q);
+}

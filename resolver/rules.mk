@@ -1,0 +1,3 @@
+PROGRAMS += resolver
+SRC_resolver := $(wildcard resolver/*.c)
+LIBS_resolver := -lunbound

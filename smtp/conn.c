@@ -1,0 +1,282 @@
+/* Connections: sockets, TLS, buffers, time limits. */
+#include "smtp_agent.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void on_event(int fd, short what, void *context);
+static void on_timer(int fd, short what, void *context);
+
+void conn_arm(struct conn *c, int64_t seconds)
+{
+	int64_t cap = agent_params(c->agent, c->hop->server)->outbound_timeout;
+	struct timeval tv = {.tv_sec = seconds < cap ? seconds : cap};
+	(void)event_add(c->timer, &tv);
+}
+
+void conn_state(struct conn *c, enum conn_state state, int64_t seconds)
+{
+	c->state = state;
+	conn_arm(c, seconds);
+}
+
+static void want_write(struct conn *c, bool want)
+{
+	if (want == c->want_write)
+		return;
+	c->want_write = want;
+	if (want)
+		(void)event_add(c->writable, NULL);
+	else
+		(void)event_del(c->writable);
+}
+
+static void describe(struct conn *c, struct job *j)
+{
+	char text[INET6_ADDRSTRLEN] = "";
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&c->target.addr;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&c->target.addr;
+	bool four = c->target.addr.ss_family == AF_INET;
+	(void)inet_ntop(c->target.addr.ss_family, four ? (const void *)&v4->sin_addr : (const void *)&v6->sin6_addr, text, sizeof text);
+	(void)snprintf(j->peer, sizeof j->peer, "%s[%s]:%u", c->target.name, text, ntohs(four ? v4->sin_port : v6->sin6_port));
+}
+
+static void set_reason(struct job *j, const char *reason)
+{
+	char text[600];
+	(void)snprintf(text, sizeof text, "%s: %s", j->peer, reason);
+	free(j->last_reason);
+	j->last_reason = span_dup(span_of(text));
+}
+
+static int begin_connect(struct conn *c)
+{
+	int on = 1;
+	c->fd = socket(c->target.addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (c->fd < 0)
+		return errno;
+	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (connect(c->fd, (const struct sockaddr *)&c->target.addr, c->target.addr_n) == 0 || errno == EINPROGRESS)
+		return 0;
+	return errno;
+}
+
+static struct conn *make_conn(struct job *j, const struct target *t)
+{
+	struct conn *c = calloc(1, sizeof *c);
+	if (c == NULL)
+		return NULL;
+	*c = (struct conn){.agent = j->agent, .hop = j->hop, .target = *t, .fd = -1, .job = j};
+	c->hop->users++;
+	buffer_init(&c->in, INPUT_MOST);
+	buffer_init(&c->out, 16 * 1024 * 1024);
+	peer_reply_init(&c->reply);
+	return c;
+}
+
+static int watch(struct conn *c)
+{
+	struct event_base *b = c->agent->proc.base;
+	c->readable = event_new(b, c->fd, EV_READ | EV_PERSIST, on_event, c);
+	c->writable = event_new(b, c->fd, EV_WRITE | EV_PERSIST, on_event, c);
+	c->timer = event_new(b, -1, 0, on_timer, c);
+	return c->readable == NULL || c->writable == NULL || c->timer == NULL ? ENOMEM : 0;
+}
+
+/* Tries the job's addresses from target_at on; none left: deferred, and the destination counts as down. */
+void conn_open(struct job *j)
+{
+	while (j->target_at < j->hop->targets_n) {
+		struct conn *c = make_conn(j, &j->hop->targets[j->target_at++]);
+		if (c == NULL)
+			break;
+		describe(c, j);
+		int error = begin_connect(c);
+		if (error == 0)
+			error = watch(c);
+		if (error == 0) {
+			want_write(c, true);
+			conn_state(c, CONN_CONNECTING, agent_params(c->agent, c->hop->server)->outbound_connect_timeout);
+			return;
+		}
+		set_reason(j, strerror(error));
+		c->job = NULL;
+		conn_close(c);
+	}
+	job_finish(j, !j->connected);
+}
+
+void conn_take(struct conn *c, struct job *j)
+{
+	hop_remove_idle(c);
+	c->job = j;
+	j->reused = j->connected = true;
+	describe(c, j);
+	dialog_begin(c);
+}
+
+void conn_close(struct conn *c)
+{
+	struct event *events[] = {c->readable, c->writable, c->timer};
+	hop_remove_idle(c);
+	for (size_t i = 0; i < COUNT_OF(events); i++)
+		if (events[i] != NULL)
+			event_free(events[i]);
+	tls_free(c->ssl);
+	if (c->fd >= 0)
+		(void)close(c->fd);
+	buffer_free(&c->in);
+	buffer_free(&c->out);
+	peer_reply_free(&c->reply);
+	free(c->expect);
+	hop_release(c->agent, c->hop);
+	c->closed = true;
+	if (!c->stepping)
+		free(c);
+}
+
+static enum tls_result write_some(struct conn *c, size_t *n)
+{
+	const char *at = c->out.at + c->out_at;
+	size_t size = c->out.n - c->out_at;
+	if (c->ssl != NULL)
+		return tls_write(c->ssl, at, size, n);
+	ssize_t done = send(c->fd, at, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (done < 0)
+		return errno == EAGAIN || errno == EINTR ? TLS_WANT_WRITE : TLS_FAILED;
+	*n = (size_t)done;
+	return TLS_OK;
+}
+
+/* 0: all written, EAGAIN, EPIPE. */
+static int write_all_out(struct conn *c)
+{
+	while (c->out_at < c->out.n) {
+		size_t n = 0;
+		enum tls_result r = write_some(c, &n);
+		if (r == TLS_WANT_WRITE || r == TLS_WANT_READ)
+			return EAGAIN;
+		if (r != TLS_OK)
+			return EPIPE;
+		c->out_at += n;
+		if (c->state == CONN_BODY) /* each block that leaves has its own time */
+			conn_arm(c, agent_params(c->agent, c->hop->server)->outbound_data_block_timeout);
+	}
+	buffer_clear(&c->out);
+	c->out_at = 0;
+	return 0;
+}
+
+void conn_flush(struct conn *c)
+{
+	for (;;) {
+		int error = write_all_out(c);
+		if (error == EAGAIN) {
+			want_write(c, true);
+			return;
+		}
+		if (error != 0) {
+			dialog_broken(c, "the connection broke while sending");
+			return;
+		}
+		if (c->state != CONN_BODY)
+			break;
+		int more = body_more(c);
+		if (more < 0)
+			return;
+		if (more == 0)
+			break;
+	}
+	want_write(c, false);
+	if (c->state == CONN_IDLE && c->out.size > BLOCK)
+		buffer_free(&c->out);
+}
+
+static void connected(struct conn *c)
+{
+	int error = 0;
+	socklen_t n = sizeof error;
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &n) != 0)
+		error = errno;
+	struct job *j = c->job;
+	if (error != 0) {
+		set_reason(j, strerror(error));
+		c->job = NULL;
+		conn_close(c);
+		conn_open(j);
+		return;
+	}
+	want_write(c, false);
+	(void)event_add(c->readable, NULL);
+	conn_state(c, CONN_GREETING, agent_params(c->agent, c->hop->server)->outbound_greeting_timeout);
+}
+
+/* False: c is gone. */
+static bool read_some(struct conn *c)
+{
+	char block[16384];
+	size_t n = 0;
+	enum tls_result r = TLS_OK;
+	do {
+		if (c->ssl != NULL) {
+			r = tls_read(c->ssl, block, sizeof block, &n);
+		} else {
+			ssize_t done = recv(c->fd, block, sizeof block, MSG_DONTWAIT);
+			r = done > 0 ? TLS_OK : done == 0 ? TLS_CLOSED : errno == EAGAIN || errno == EINTR ? TLS_WANT_READ : TLS_FAILED;
+			n = done > 0 ? (size_t)done : 0;
+		}
+		buffer_put(&c->in, block, n);
+		if (!buffer_ok(&c->in)) {
+			dialog_broken(c, "the peer sends without end");
+			return false;
+		}
+	} while (c->ssl != NULL && r == TLS_OK && SSL_pending(c->ssl) > 0);
+	if (r == TLS_CLOSED || r == TLS_FAILED) {
+		dialog_broken(c, "the peer closed the connection");
+		return false;
+	}
+	return true;
+}
+
+static void on_event(int fd, short what, void *context)
+{
+	struct conn *c = context;
+	(void)fd;
+	if (c->state == CONN_CONNECTING) {
+		connected(c);
+	} else if (c->state == CONN_HANDSHAKE) {
+		dialog_handshake(c);
+	} else if ((what & EV_READ) != 0) {
+		if (read_some(c))
+			dialog_input(c);
+	} else {
+		conn_flush(c);
+	}
+}
+
+static void on_timer(int fd, short what, void *context)
+{
+	struct conn *c = context;
+	(void)fd;
+	(void)what;
+	if (c->state == CONN_IDLE) {
+		buffer_puts(&c->out, "QUIT\r\n");
+		conn_state(c, CONN_QUIT, 5);
+		hop_remove_idle(c);
+		conn_flush(c);
+	} else if (c->state == CONN_CONNECTING) {
+		struct job *j = c->job;
+		set_reason(j, "connect timed out");
+		c->job = NULL;
+		conn_close(c);
+		conn_open(j);
+	} else {
+		dialog_broken(c, "the peer did not answer in time");
+	}
+}

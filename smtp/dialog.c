@@ -1,0 +1,265 @@
+/* The conversation outside the envelope: greeting, EHLO, TLS, the end of a session. */
+#include "smtp_agent.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct server_params *params(const struct conn *c)
+{
+	return agent_params(c->agent, c->hop->server);
+}
+
+static void say(struct conn *c, enum conn_state next, const char *verb, const char *argument)
+{
+	buffer_printf(&c->out, "%s%s%s\r\n", verb, argument[0] == '\0' ? "" : " ", argument);
+	conn_state(c, next, params(c)->outbound_command_timeout);
+	conn_flush(c);
+}
+
+static void keep_reason(struct job *j, const char *what, int code, struct span text)
+{
+	char all[900];
+	if (code > 0)
+		(void)snprintf(all, sizeof all, "%s said: %d %.*s (%s)", j->peer, code, SPAN_ARG(text), what);
+	else
+		(void)snprintf(all, sizeof all, "%s: %.*s (%s)", j->peer, SPAN_ARG(text), what);
+	free(j->last_reason);
+	j->last_reason = span_dup(span_of(all));
+}
+
+static const char *stage_text(enum conn_state s)
+{
+	static const char *const texts[] = {"connecting", "greeting", "EHLO", "HELO", "STARTTLS", "TLS handshake", "idle",
+		"envelope", "sending the message", "end of the message", "RSET", "QUIT"};
+	return texts[s];
+}
+
+/* The connection is of no more use.  Before the final dot nothing is lost by trying elsewhere;
+ * after it the message may or may not have been taken: it waits for its time. */
+void dialog_broken(struct conn *c, const char *reason)
+{
+	struct job *j = c->job;
+	bool early = c->state < CONN_IDLE, unanswered = c->expect_at == 0 && c->state == CONN_ENVELOPE, tls = c->state == CONN_HANDSHAKE || c->state == CONN_STARTTLS;
+	if (j == NULL) {
+		conn_close(c);
+		return;
+	}
+	keep_reason(j, stage_text(c->state), 0, span_of(reason));
+	if (tls && params(c)->outbound_tls == 0) {
+		LOG(&c->agent->proc.log, tls_failed, qid_span(&j->id), F("peer", span_of(j->peer)), F("reason", span_of(reason)));
+		c->hop->no_tls_until_ms = clock_mono_ms() + NO_TLS_MS;
+		j->target_at--; /* the same address again, in clear */
+	}
+	bool again = j->reused && unanswered && !j->fresh_only;
+	c->job = NULL;
+	conn_close(c);
+	if (again) { /* the peer had closed an idle connection: not its fault, nor the message's */
+		j->fresh_only = true;
+		j->reused = false;
+		j->target_at = 0;
+		job_start(j);
+	} else if (early) {
+		conn_open(j);
+	} else {
+		job_finish(j, false);
+	}
+}
+
+static void next_address(struct conn *c, const char *what)
+{
+	struct job *j = c->job;
+	keep_reason(j, what, c->reply.code, buffer_span(&c->reply.text));
+	c->job = NULL;
+	buffer_puts(&c->out, "QUIT\r\n");
+	conn_state(c, CONN_QUIT, 5);
+	conn_flush(c);
+	conn_open(j);
+}
+
+static void take_extension(struct conn *c, struct span line)
+{
+	static const struct { const char *word; unsigned bit; } known[] = {
+		{"PIPELINING", PEER_PIPELINING}, {"SIZE", PEER_SIZE}, {"8BITMIME", PEER_8BITMIME}, {"CHUNKING", PEER_CHUNKING}, {"DSN", PEER_DSN},
+		{"STARTTLS", PEER_STARTTLS}, {"SMTPUTF8", PEER_SMTPUTF8}, {"BINARYMIME", PEER_BINARYMIME}};
+	if (line.n < 4)
+		return;
+	line.at += 4;
+	line.n -= 4;
+	struct span word = span_word(&line, " ");
+	for (size_t i = 0; i < COUNT_OF(known); i++)
+		if (span_case_is(word, known[i].word))
+			c->offers |= known[i].bit;
+	if (span_case_is(word, "SIZE") && parse_u64(span_word(&line, " "), UINT64_MAX, &c->peer_size) != 0)
+		c->peer_size = 0;
+}
+
+static void start_tls(struct conn *c)
+{
+	if (c->in.n > 0) { /* RFC 3207 6: what came before the handshake is nobody's word */
+		dialog_broken(c, "data after the STARTTLS reply");
+		return;
+	}
+	c->ssl = tls_session(c->agent->tls, c->fd, false);
+	if (c->ssl == NULL) {
+		dialog_broken(c, "no memory for TLS");
+		return;
+	}
+	(void)SSL_set_tlsext_host_name(c->ssl, c->target.name);
+	conn_state(c, CONN_HANDSHAKE, params(c)->outbound_command_timeout);
+	dialog_handshake(c);
+}
+
+void dialog_handshake(struct conn *c)
+{
+	switch (tls_handshake(c->ssl)) {
+	case TLS_OK:
+		(void)event_del(c->writable);
+		c->want_write = false;
+		c->offers = 0;
+		say(c, CONN_EHLO, "EHLO", params(c)->fqdn);
+		return;
+	case TLS_WANT_WRITE:
+		(void)event_add(c->writable, NULL);
+		c->want_write = true;
+		return;
+	case TLS_WANT_READ:
+		(void)event_del(c->writable);
+		c->want_write = false;
+		return;
+	case TLS_CLOSED:
+	case TLS_FAILED:
+		dialog_broken(c, tls_error_text());
+	}
+}
+
+static bool wants_tls(const struct conn *c)
+{
+	return c->ssl == NULL && params(c)->outbound_tls != 1 && clock_mono_ms() >= c->hop->no_tls_until_ms;
+}
+
+static void established(struct conn *c)
+{
+	if (wants_tls(c) && (c->offers & PEER_STARTTLS) != 0) {
+		say(c, CONN_STARTTLS, "STARTTLS", "");
+		return;
+	}
+	if (c->ssl == NULL && params(c)->outbound_tls == 2) {
+		struct job *j = c->job;
+		keep_reason(j, "outbound_tls = require", 0, SPAN_LIT("the peer offers no TLS"));
+		c->job = NULL;
+		conn_close(c);
+		conn_open(j);
+		return;
+	}
+	c->greeted = true;
+	dialog_begin(c);
+}
+
+void dialog_begin(struct conn *c)
+{
+	c->job->connected = true;
+	if (!envelope_fits(c)) {
+		struct job *j = c->job;
+		c->job = NULL;
+		job_finish(j, false);
+		conn_state(c, CONN_IDLE, IDLE_MS / 1000);
+		c->next_idle = c->hop->idle;
+		c->hop->idle = c;
+		return;
+	}
+	envelope_send(c);
+}
+
+/* A reply outside the envelope is complete. */
+static void step(struct conn *c)
+{
+	enum conn_state state = c->state;
+	int code = c->reply.code;
+	switch (state) {
+	case CONN_GREETING:
+		if (fate_of_reply(STAGE_GREETING, code) == FATE_GO_ON)
+			say(c, CONN_EHLO, "EHLO", params(c)->fqdn);
+		else
+			next_address(c, "greeting");
+		return;
+	case CONN_EHLO:
+		if (code / 100 == 2)
+			established(c);
+		else if (code / 100 == 5 && code != 521)
+			say(c, CONN_HELO, "HELO", params(c)->fqdn);
+		else
+			next_address(c, "EHLO");
+		return;
+	case CONN_HELO:
+		if (code / 100 == 2)
+			established(c);
+		else
+			next_address(c, "HELO");
+		return;
+	case CONN_STARTTLS:
+		if (code == 220) {
+			start_tls(c);
+			return;
+		}
+		c->hop->no_tls_until_ms = clock_mono_ms() + NO_TLS_MS;
+		established(c);
+		return;
+	case CONN_IDLE: /* a word nobody asked for, most often 421 */
+		conn_close(c);
+		return;
+	case CONN_QUIT:
+		conn_close(c);
+		return;
+	case CONN_CONNECTING: case CONN_HANDSHAKE: case CONN_BODY:
+		dialog_broken(c, "an answer out of step");
+		return;
+	case CONN_ENVELOPE: case CONN_DOT: case CONN_RSET:
+		envelope_reply(c);
+		return;
+	}
+}
+
+/* Takes one line off the input; false: none is complete. */
+static bool next_line(struct conn *c, struct span *line, size_t *used)
+{
+	const char *lf = c->in.n > 0 ? memchr(c->in.at, '\n', c->in.n) : NULL;
+	if (lf == NULL)
+		return false;
+	*used = (size_t)(lf - c->in.at) + 1;
+	*line = (struct span){c->in.at, *used - 1};
+	if (line->n > 0 && line->at[line->n - 1] == '\r')
+		line->n--;
+	return true;
+}
+
+/* step() may close the connection: while stepping, conn_close leaves the struct itself for us. */
+void dialog_input(struct conn *c)
+{
+	struct span line;
+	size_t used;
+	while (next_line(c, &line, &used)) {
+		int result = line.n > 2048 ? EBADMSG : peer_reply_line(&c->reply, line);
+		if (result != EBADMSG && (c->state == CONN_EHLO) && c->reply.lines > 1)
+			take_extension(c, line);
+		buffer_drop(&c->in, used);
+		if (result == EBADMSG) {
+			if (c->job != NULL)
+				LOG(&c->agent->proc.log, peer_broken, qid_span(&c->job->id), F("peer", span_of(c->job->peer)));
+			dialog_broken(c, "the peer's answer is not SMTP");
+			return;
+		}
+		if (result == EAGAIN)
+			continue;
+		c->stepping = true;
+		step(c);
+		c->stepping = false;
+		if (c->closed) {
+			free(c);
+			return;
+		}
+		peer_reply_clear(&c->reply);
+	}
+	if (c->in.n > 4096)
+		dialog_broken(c, "the peer's line does not end");
+}

@@ -1,0 +1,212 @@
+#include "smtp_agent.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct job *make_job(struct agent *a, struct channel *qmgr, uint64_t delivery)
+{
+	struct job *j = calloc(1, sizeof *j);
+	if (j == NULL)
+		return NULL;
+	*j = (struct job){.delivery = delivery, .agent = a, .qmgr = qmgr, .server = qmgr->server, .body_fd = -1, .began_ms = clock_mono_ms()};
+	buffer_init(&j->content, 4 * 1024 * 1024);
+	buffer_init(&j->indexes, 4 * 1024 * 1024);
+	buffer_init(&j->results, 16 * 1024 * 1024);
+	j->next_all = a->jobs;
+	a->jobs = j;
+	return j;
+}
+
+static void free_job(struct agent *a, struct job *j)
+{
+	struct job **p = &a->jobs;
+	while (*p != j)
+		p = &(*p)->next_all;
+	*p = j->next_all;
+	for (size_t i = 0; j->rcpts != NULL && i < j->e.rcpts_n; i++)
+		free(j->rcpts[i].text);
+	free(j->rcpts);
+	free(j->envelope);
+	free(j->last_reason);
+	arena_free(&j->arena);
+	buffer_free(&j->content);
+	buffer_free(&j->indexes);
+	buffer_free(&j->results);
+	if (j->body_fd >= 0)
+		(void)close(j->body_fd);
+	free(j);
+}
+
+static struct job *find_job(struct agent *a, const struct channel *qmgr, uint64_t delivery)
+{
+	struct job *j = a->jobs;
+	while (j != NULL && (j->delivery != delivery || j->server != qmgr->server))
+		j = j->next_all;
+	return j;
+}
+
+int job_on_part(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, content_part, part);
+	struct agent *a = ch->program;
+	struct job *j = find_job(a, ch, part.delivery);
+	if (j == NULL)
+		j = make_job(a, ch, part.delivery);
+	if (j == NULL)
+		return ENOMEM;
+	buffer_put_span(&j->content, part.content);
+	return buffer_ok(&j->content) ? 0 : EBADMSG;
+}
+
+static int read_envelope(struct job *j, struct span bytes)
+{
+	j->envelope = malloc(bytes.n + 1);
+	if (j->envelope == NULL)
+		return ENOMEM;
+	memcpy(j->envelope, bytes.at, bytes.n);
+	int error = envelope_parse((struct span){j->envelope, bytes.n}, &j->arena, &j->e);
+	if (error != 0)
+		return error;
+	j->rcpts = calloc(j->e.rcpts_n, sizeof *j->rcpts);
+	return j->rcpts == NULL ? ENOMEM : j->indexes.n == j->e.rcpts_n * 4 ? 0 : EBADMSG;
+}
+
+int job_on_deliver(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, deliver, deliver);
+	struct agent *a = ch->program;
+	struct stat st;
+	struct job *j = find_job(a, ch, deliver.delivery);
+	if (j == NULL)
+		j = make_job(a, ch, deliver.delivery);
+	if (j == NULL)
+		return ENOMEM;
+	buffer_put_span(&j->content, deliver.content);
+	buffer_put_span(&j->indexes, deliver.indexes);
+	if (m->fds_n == 1) {
+		j->body_fd = m->fds[0];
+		m->fds[0] = -1;
+	}
+	int error = qid_parse(deliver.id, &j->id);
+	if (error == 0)
+		error = read_envelope(j, deliver.envelope);
+	if (error != 0 || !buffer_ok(&j->content)) {
+		free_job(a, j);
+		return EBADMSG;
+	}
+	j->size = j->content.n;
+	if (j->body_fd >= 0 && fstat(j->body_fd, &st) == 0)
+		j->size = (uint64_t)st.st_size;
+	j->hop = hop_get(a, j->server, deliver.nexthop);
+	if (j->hop == NULL) {
+		job_set_all(j, OUTCOME_DEFERRED, 0, SPAN_LIT("4.3.0"), SPAN_LIT("not enough memory"));
+		job_finish(j, false);
+		return 0;
+	}
+	job_start(j);
+	return 0;
+}
+
+void job_start(struct job *j)
+{
+	struct hop *h = j->hop;
+	if (h->idle != NULL && !j->fresh_only) {
+		conn_take(h->idle, j);
+		return;
+	}
+	bool fresh = clock_mono_ms() < h->fresh_until_ms;
+	if (fresh && h->state == HOP_READY) {
+		conn_open(j);
+	} else if (fresh && h->state != HOP_UNKNOWN) {
+		bool failed = h->state == HOP_FAILED;
+		job_set_all(j, failed ? OUTCOME_FAILED : OUTCOME_DEFERRED, 0, span_of(h->enhanced), span_of(h->reason));
+		job_finish(j, !failed);
+	} else {
+		j->next = h->waiting;
+		h->waiting = j;
+		hop_resolve(j->agent, h);
+	}
+}
+
+void job_set_rcpt(struct job *j, uint32_t rcpt, uint32_t outcome, int code, struct span enhanced, struct span text)
+{
+	struct rcpt_result *r = &j->rcpts[rcpt];
+	if (r->decided)
+		return;
+	r->decided = true;
+	r->outcome = outcome;
+	r->code = (uint32_t)code;
+	(void)snprintf(r->enhanced, sizeof r->enhanced, "%.*s", SPAN_ARG(enhanced));
+	free(r->text);
+	r->text = span_dup(text);
+}
+
+void job_set_all(struct job *j, uint32_t outcome, int code, struct span enhanced, struct span text)
+{
+	for (uint32_t i = 0; i < j->e.rcpts_n; i++)
+		job_set_rcpt(j, i, outcome, code, enhanced, text);
+}
+
+static void tell(struct job *j, bool down)
+{
+	send_verdict(j->qmgr, (struct msg_verdict){.delivery = j->delivery, .id = qid_span(&j->id), .results = buffer_span(&j->results),
+		.peer = span_of(j->peer), .down = down, .total_ms = (uint32_t)(clock_mono_ms() - j->began_ms)}, -1);
+}
+
+/* The verdict is kept until qmgr has written it down. */
+void job_finish(struct job *j, bool down)
+{
+	struct span rest = buffer_span(&j->indexes);
+	job_set_all(j, OUTCOME_DEFERRED, 0, SPAN_LIT("4.4.0"), span_of(j->last_reason == NULL ? "no reason known" : j->last_reason));
+	for (uint32_t i = 0; i < j->e.rcpts_n; i++) {
+		const struct rcpt_result *x = &j->rcpts[i];
+		struct result r = {.outcome = x->outcome, .code = x->code, .enhanced = span_of(x->enhanced), .text = span_of(x->text), .peer = span_of(j->peer)};
+		if (take_u32(&rest, &r.index))
+			result_put(&j->results, &r);
+	}
+	j->done = true;
+	buffer_free(&j->content);
+	if (j->body_fd >= 0) {
+		(void)close(j->body_fd);
+		j->body_fd = -1;
+	}
+	if (j->hop != NULL)
+		hop_release(j->agent, j->hop);
+	j->hop = NULL;
+	if (j->qmgr != NULL)
+		tell(j, down);
+}
+
+int job_on_confirm(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, confirm, confirm);
+	struct agent *a = ch->program;
+	struct job *j = find_job(a, ch, confirm.delivery);
+	if (j != NULL && j->done)
+		free_job(a, j);
+	return 0;
+}
+
+/* A new qmgr learns what is under way and every verdict that was not confirmed. */
+void job_tell_again(struct agent *a, struct channel *qmgr, uint32_t server)
+{
+	struct buffer list;
+	buffer_init(&list, 16 * 1024 * 1024);
+	for (struct job *j = a->jobs; j != NULL; j = j->next_all) {
+		if (j->server != server || j->rcpts == NULL)
+			continue;
+		j->qmgr = qmgr;
+		if (j->done) {
+			tell(j, false);
+			continue;
+		}
+		buffer_put_u64(&list, j->delivery);
+		buffer_put_lspan(&list, qid_span(&j->id));
+		buffer_put_lspan(&list, buffer_span(&j->indexes));
+	}
+	send_holds(qmgr, (struct msg_holds){.deliveries = buffer_span(&list)}, -1);
+	buffer_free(&list);
+}

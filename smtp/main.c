@@ -1,0 +1,120 @@
+/* smtp: delivers the messages that qmgr hands to it.
+ * User: posthorn-out.
+ * May: connect by TCP to the ports of routes and outbound_port; read bodies handed to it as descriptors.
+ * Never: open a file, listen. */
+#include "smtp_agent.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+const struct log_event log_events[] = {
+#define EVENT(name, level, meaning, action) {#name, level, meaning, action},
+#include "events.def"
+#undef EVENT
+};
+
+static struct agent agent;
+static const struct confinement rights = {.user_suffix = "out", .calls = CALLS_SOCKET | CALLS_CONNECT | CALLS_MEMFD, .connects = true, .files = 8192};
+
+static void peer_gone(struct channel *ch, int reason)
+{
+	struct agent *a = ch->program;
+	(void)reason;
+	if (ch == a->resolver) {
+		a->resolver = NULL;
+		hop_resolver_gone(a);
+	}
+	for (struct job *j = a->jobs; j != NULL; j = j->next_all)
+		if (j->qmgr == ch)
+			j->qmgr = NULL; /* the verdict waits for the next qmgr */
+}
+
+static const struct channel_owner owner = {
+	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm,
+		[MSG_dns_answer] = hop_on_answer},
+	.gone = peer_gone,
+};
+
+static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
+{
+	struct agent *a = p->program;
+	struct channel *ch = channel_make(p->base, fd, R_SMTP, role, &owner, a);
+	if (ch == NULL)
+		return;
+	ch->instance = instance;
+	ch->server = server;
+	ch->pid = pid;
+	if (role == R_RESOLVER) {
+		channel_close(a->resolver);
+		a->resolver = ch;
+	} else {
+		job_tell_again(a, ch, server);
+	}
+}
+
+static void on_grace_over(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	proc_done(context);
+}
+
+/* Deliveries under way get their time; what is not confirmed then is tried again after the next start. */
+static void stop(struct process *p, uint32_t grace_ms)
+{
+	struct agent *a = p->program;
+	struct timeval tv = {.tv_sec = grace_ms / 1000};
+	bool busy = false;
+	a->stopping = true;
+	for (const struct job *j = a->jobs; j != NULL; j = j->next_all)
+		busy = busy || !j->done;
+	if (!busy)
+		tv.tv_sec = 0, tv.tv_usec = 50000; /* for the last confirmations */
+	(void)event_base_once(p->base, -1, EV_TIMEOUT, on_grace_over, p, &tv);
+}
+
+static int add_port(struct port_list *l, uint16_t port)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->ports[i] == port)
+			return 0;
+	uint16_t *more = realloc(l->ports, (l->n + 1) * sizeof *more);
+	if (more == NULL)
+		return ENOMEM;
+	l->ports = more;
+	more[l->n++] = port;
+	return 0;
+}
+
+static int collect_ports(const struct config *c, struct port_list *l)
+{
+	int error = 0;
+	for (size_t i = 0; i < c->servers_n && error == 0; i++) {
+		error = add_port(l, (uint16_t)c->servers[i].p.outbound_port);
+		for (size_t k = 0; k < c->servers[i].domains_n && error == 0; k++) {
+			struct nexthop n;
+			if (nexthop_parse(span_of(c->servers[i].domains[k].p.route), &n) == 0 && n.port != 0)
+				error = add_port(l, n.port);
+		}
+	}
+	return error;
+}
+
+int main(void)
+{
+	struct complaint why;
+	struct agent *a = &agent;
+	struct port_list ports = {0};
+	if (proc_begin(&a->proc, R_SMTP, &why) != 0)
+		return proc_fail(&a->proc, EX_CONFIG, &why);
+	a->proc.program = a;
+	a->proc.linked = linked;
+	a->proc.stop = stop;
+	a->tls = tls_client_context(&why);
+	if (a->tls == NULL || collect_ports(&a->proc.config, &ports) != 0)
+		return proc_fail(&a->proc, EX_OSERR, &why);
+	if (proc_confine(&a->proc, &rights, NULL, 0, &ports, &why) != 0)
+		return proc_fail(&a->proc, EX_OSERR, &why);
+	return proc_run(&a->proc);
+}

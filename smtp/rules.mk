@@ -1,0 +1,3 @@
+PROGRAMS += smtp
+SRC_smtp := $(wildcard smtp/*.c)
+LIBS_smtp := -lssl -lcrypto

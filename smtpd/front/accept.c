@@ -1,0 +1,183 @@
+#include "front.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { ACCEPTS_A_TURN = 64 };
+
+static void client_key(const struct sockaddr *sa, unsigned char out[16])
+{
+	memset(out, 0, 16);
+	if (sockaddr_to_v6(sa, out) != 0)
+		return;
+	static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+	if (memcmp(out, mapped, 12) != 0)
+		memset(out + 8, 0, 8); /* an IPv6 client owns its /64 */
+}
+
+struct client_count *front_count_client(struct front *f, uint32_t server, const struct sockaddr *sa, int64_t limit, bool *full)
+{
+	unsigned char key[16];
+	client_key(sa, key);
+	struct client_count **bucket = &f->clients[crc32c(server, key, 16) % CLIENT_BUCKETS], *c = *bucket;
+	while (c != NULL && (c->server != server || memcmp(c->addr, key, 16) != 0))
+		c = c->next;
+	*full = c != NULL && (int64_t)c->n >= limit;
+	if (*full)
+		return NULL;
+	if (c == NULL) {
+		c = calloc(1, sizeof *c);
+		if (c == NULL)
+			return NULL;
+		*c = (struct client_count){.server = server, .next = *bucket};
+		memcpy(c->addr, key, 16);
+		*bucket = c;
+	}
+	c->n++;
+	return c;
+}
+
+void front_drop_client(struct front *f, struct client_count *c)
+{
+	if (c == NULL || --c->n > 0)
+		return;
+	struct client_count **p = &f->clients[crc32c(c->server, c->addr, 16) % CLIENT_BUCKETS];
+	while (*p != c)
+		p = &(*p)->next;
+	*p = c->next;
+	free(c);
+}
+
+static void report_soon(struct front *f)
+{
+	struct timeval tv = {.tv_usec = 20000};
+	if (f->report_due)
+		return;
+	f->report_due = true;
+	(void)event_add(f->report, &tv);
+}
+
+/* A refusal needs no session: one write into an empty socket buffer never blocks. */
+static void refuse(struct front *f, int fd, enum reply why, const struct sockaddr *sa, const char *limit)
+{
+	struct buffer line;
+	char text[INET6_ADDRSTRLEN] = "";
+	const void *addr = sa->sa_family == AF_INET ? (const void *)&((const struct sockaddr_in *)sa)->sin_addr
+		: (const void *)&((const struct sockaddr_in6 *)sa)->sin6_addr;
+	buffer_init(&line, 600);
+	reply_put(&line, why, (struct span){"", 0});
+	(void)!send(fd, line.at, line.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)shutdown(fd, SHUT_WR);
+	(void)close(fd);
+	buffer_free(&line);
+	(void)inet_ntop(sa->sa_family, addr, text, sizeof text);
+	LOG(&f->proc.log, refused, NO_ID, F("client", span_of(text)), F("limit", span_of(limit)));
+}
+
+static struct channel *pick_worker(struct front *f)
+{
+	struct channel *best = NULL;
+	for (struct channel *w = f->workers; w != NULL; w = w->next)
+		if (best == NULL || (uintptr_t)w->peer_state < (uintptr_t)best->peer_state)
+			best = w; /* peer_state counts its sessions */
+	return best;
+}
+
+static int new_session(struct front *f, uint32_t *number)
+{
+	for (uint32_t i = 0; i < f->sessions_n; i++) {
+		uint32_t k = (f->free_hint + i) % f->sessions_n;
+		if (!f->sessions[k].used) {
+			*number = k;
+			f->free_hint = k + 1;
+			return 0;
+		}
+	}
+	uint32_t n = f->sessions_n == 0 ? 256 : f->sessions_n * 2;
+	struct front_session *more = realloc(f->sessions, n * sizeof *more);
+	if (more == NULL)
+		return ENOMEM;
+	memset(more + f->sessions_n, 0, (n - f->sessions_n) * sizeof *more);
+	*number = f->sessions_n;
+	f->free_hint = f->sessions_n + 1;
+	f->sessions = more;
+	f->sessions_n = n;
+	return 0;
+}
+
+static void admit(struct front *f, int fd, uint32_t server, const struct sockaddr *sa, socklen_t n)
+{
+	const struct server_params *p = &f->proc.config.servers[server].p;
+	struct channel *worker = pick_worker(f);
+	struct client_count *client = NULL;
+	uint32_t number;
+	if (worker == NULL || f->stopping) {
+		refuse(f, fd, REPLY_SERVICE_DOWN, sa, "stopping");
+		return;
+	}
+	if ((int64_t)f->counts[server] >= p->connection_limit) {
+		refuse(f, fd, REPLY_TOO_MANY, sa, "connection_limit");
+		return;
+	}
+	if (p->client_connection_limit != PARAM_UNLIMITED && !client_list_has(&f->trusted[server], sa)) {
+		bool full;
+		client = front_count_client(f, server, sa, p->client_connection_limit, &full);
+		if (client == NULL) {
+			refuse(f, fd, REPLY_TOO_MANY, sa, full ? "client_connection_limit" : "memory");
+			return;
+		}
+	}
+	if (new_session(f, &number) != 0) {
+		front_drop_client(f, client);
+		refuse(f, fd, REPLY_TOO_MANY, sa, "memory");
+		return;
+	}
+	f->sessions[number] = (struct front_session){.server = server, .used = true, .worker = worker, .client = client};
+	f->counts[server]++;
+	worker->peer_state = (void *)((uintptr_t)worker->peer_state + 1);
+	report_soon(f);
+	send_session_open(worker, (struct msg_session_open){.session = number, .server = server, .client = {(const char *)sa, n}}, fd);
+}
+
+void front_accept(struct front *f, int listen_fd, uint32_t server)
+{
+	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+		struct sockaddr_storage sa;
+		socklen_t n = sizeof sa;
+		int fd = accept4(listen_fd, (struct sockaddr *)&sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0) {
+			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+				LOG(&f->proc.log, accept_failed, NO_ID, F("reason", span_of(strerror(errno))));
+			return;
+		}
+		admit(f, fd, server, (struct sockaddr *)&sa, n);
+	}
+}
+
+void front_end_session(struct front *f, uint32_t number)
+{
+	if (number >= f->sessions_n || !f->sessions[number].used)
+		return;
+	struct front_session *s = &f->sessions[number];
+	f->counts[s->server]--;
+	front_drop_client(f, s->client);
+	if (s->worker != NULL)
+		s->worker->peer_state = (void *)((uintptr_t)s->worker->peer_state - 1);
+	*s = (struct front_session){.used = false};
+	f->free_hint = number;
+	report_soon(f);
+}
+
+void front_end_worker(struct front *f, const struct channel *worker)
+{
+	for (uint32_t i = 0; i < f->sessions_n; i++) {
+		if (f->sessions[i].used && f->sessions[i].worker == worker) {
+			f->sessions[i].worker = NULL;
+			front_end_session(f, i);
+		}
+	}
+}

@@ -1,0 +1,136 @@
+/* front: takes connections for all servers and hands them to workers.
+ * User: posthorn-in.
+ * May: accept on inherited listeners, write one refusal line into a new connection.
+ * Never: read from a connection, open a file, connect. */
+#include "front.h"
+
+#include <stdlib.h>
+#include <sysexits.h>
+
+const struct log_event log_events[] = {
+#define EVENT(name, level, meaning, action) {#name, level, meaning, action},
+#include "events.def"
+#undef EVENT
+};
+
+static struct front front;
+static const struct confinement rights = {.user_suffix = "in", .calls = CALLS_ACCEPT, .files = 65536};
+
+static int on_session_closed(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, session_closed, closed);
+	struct front *f = c->program;
+	if (closed.session < f->sessions_n && f->sessions[closed.session].used && f->sessions[closed.session].worker == c)
+		front_end_session(f, closed.session);
+	return 0;
+}
+
+static void worker_gone(struct channel *c, int reason)
+{
+	struct front *f = c->program;
+	struct channel **p = &f->workers;
+	(void)reason;
+	while (*p != NULL && *p != c)
+		p = &(*p)->next;
+	if (*p != NULL)
+		*p = c->next;
+	front_end_worker(f, c);
+}
+
+static const struct channel_owner owner = {.handlers = {[MSG_session_closed] = on_session_closed}, .gone = worker_gone};
+
+static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
+{
+	struct front *f = p->program;
+	struct channel *c = channel_make(p->base, fd, R_FRONT, role, &owner, f);
+	if (c == NULL)
+		return;
+	c->instance = instance;
+	c->server = server;
+	c->pid = pid;
+	c->next = f->workers;
+	f->workers = c;
+	for (size_t i = 0; i < f->listeners_n; i++)
+		(void)event_add(f->listeners[i].event, NULL); /* what waits in the backlog is served now */
+}
+
+static void on_connection(int fd, short what, void *context)
+{
+	struct front_listener *l = context;
+	(void)what;
+	front_accept(l->front, fd, l->server);
+}
+
+static void on_report(int fd, short what, void *context)
+{
+	struct front *f = context;
+	(void)fd;
+	(void)what;
+	f->report_due = false;
+	for (uint32_t i = 0; i < f->proc.config.servers_n && f->proc.control != NULL; i++)
+		send_count(f->proc.control, (struct msg_count){.server = i, .n = f->counts[i]}, -1);
+}
+
+static void stop(struct process *p, uint32_t grace_ms)
+{
+	struct front *f = p->program;
+	(void)grace_ms;
+	f->stopping = true;
+	proc_done(p);
+}
+
+static int read_trusted(struct front *f)
+{
+	struct span bad;
+	for (size_t i = 0; i < f->proc.config.servers_n; i++) {
+		client_list_free(&f->trusted[i]);
+		if (client_list_parse(span_of(f->proc.config.servers[i].p.trusted_networks), &f->trusted[i], &bad) != 0)
+			return ENOMEM;
+	}
+	return 0;
+}
+
+static void reloaded(struct process *p, const struct config *old)
+{
+	(void)old;
+	(void)!read_trusted(p->program);
+}
+
+static int take_listeners(struct front *f)
+{
+	struct span rest = buffer_span(&f->proc.names);
+	for (size_t i = 1; i < f->proc.fds_n; i++) {
+		struct span name = span_word(&rest, " ");
+		struct front_listener *l = &f->listeners[f->listeners_n++];
+		uint64_t server;
+		if (name.n < 2 || parse_u64((struct span){name.at + 1, name.n - 1}, f->proc.config.servers_n - 1, &server) != 0)
+			return EBADMSG;
+		*l = (struct front_listener){.server = (uint32_t)server, .front = f};
+		l->event = event_new(f->proc.base, f->proc.fds[i], EV_READ | EV_PERSIST, on_connection, l);
+		if (l->event == NULL)
+			return ENOMEM;
+	}
+	return 0;
+}
+
+int main(void)
+{
+	struct complaint why;
+	struct front *f = &front;
+	if (proc_begin(&f->proc, R_FRONT, &why) != 0)
+		return proc_fail(&f->proc, EX_CONFIG, &why);
+	f->proc.program = f;
+	f->proc.linked = linked;
+	f->proc.stop = stop;
+	f->proc.reloaded = reloaded;
+	f->counts = calloc(f->proc.config.servers_n, sizeof *f->counts);
+	f->trusted = calloc(f->proc.config.servers_n, sizeof *f->trusted);
+	f->report = event_new(f->proc.base, -1, 0, on_report, f);
+	if (f->counts == NULL || f->trusted == NULL || f->report == NULL || read_trusted(f) != 0 || take_listeners(f) != 0) {
+		complain(&why, "front", 0, "cannot set up the listeners");
+		return proc_fail(&f->proc, EX_OSERR, &why);
+	}
+	if (proc_confine(&f->proc, &rights, NULL, 0, NULL, &why) != 0)
+		return proc_fail(&f->proc, EX_OSERR, &why);
+	return proc_run(&f->proc);
+}

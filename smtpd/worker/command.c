@@ -1,0 +1,204 @@
+#include "worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef void handler(struct session *s, struct span args);
+
+static const struct span no_detail = {"", 0};
+
+static void take_helo(struct session *s, struct span name, bool esmtp)
+{
+	session_reset(s);
+	free(s->helo);
+	s->helo = span_dup(name);
+	s->esmtp = esmtp;
+	s->phase = PHASE_GREETED;
+}
+
+static bool helo_name_is_valid(struct span name)
+{
+	return name.n > 0 && (name.at[0] == '[' ? literal_is_valid(name) : domain_is_valid(name, true));
+}
+
+/* The extensions, one row each: word, whether it is offered to this session. */
+static bool always(const struct session *s)
+{
+	(void)s;
+	return true;
+}
+
+static bool tls_is_offered(const struct session *s)
+{
+	return s->ssl == NULL && s->worker->servers[s->server].tls != NULL;
+}
+
+static const struct { const char *word; bool (*offered)(const struct session *); } extensions[] = {
+	{"PIPELINING", always},          /* RFC 2920 */
+	{"8BITMIME", always},            /* RFC 6152 */
+	{"ENHANCEDSTATUSCODES", always}, /* RFC 2034 */
+	{"CHUNKING", always},            /* RFC 3030 */
+	{"BINARYMIME", always},          /* RFC 3030 */
+	{"DSN", always},                 /* RFC 3461 */
+	{"SMTPUTF8", always},            /* RFC 6531 */
+	{"STARTTLS", tls_is_offered},    /* RFC 3207 */
+};
+
+static void cmd_EHLO(struct session *s, struct span args)
+{
+	const struct server_params *p = session_params(s);
+	struct span name = span_word(&args, " \t");
+	if (!helo_name_is_valid(name)) {
+		session_reply(s, REPLY_HELO_NAME, no_detail);
+		return;
+	}
+	take_helo(s, name, true);
+	buffer_printf(&s->out, "250-%s\r\n", p->fqdn);
+	for (size_t i = 0; i < COUNT_OF(extensions); i++)
+		if (extensions[i].offered(s))
+			buffer_printf(&s->out, "250-%s\r\n", extensions[i].word);
+	if (p->recipient_limit != PARAM_UNLIMITED) /* RFC 9422 */
+		buffer_printf(&s->out, "250-LIMITS RCPTMAX=%lld\r\n", (long long)p->recipient_limit);
+	if (p->message_size_limit == PARAM_UNLIMITED)
+		buffer_puts(&s->out, "250 SIZE 0\r\n"); /* RFC 1870 4 (2): no fixed limit */
+	else
+		buffer_printf(&s->out, "250 SIZE %lld\r\n", (long long)p->message_size_limit);
+}
+
+static void cmd_HELO(struct session *s, struct span args)
+{
+	struct span name = span_word(&args, " \t");
+	if (!helo_name_is_valid(name)) {
+		session_reply(s, REPLY_HELO_NAME, no_detail);
+		return;
+	}
+	take_helo(s, name, false);
+	buffer_printf(&s->out, "250 %s\r\n", session_params(s)->fqdn);
+}
+
+static void cmd_STARTTLS(struct session *s, struct span args)
+{
+	(void)args;
+	if (s->ssl != NULL) {
+		session_reply(s, REPLY_SEQUENCE, no_detail);
+		return;
+	}
+	if (s->worker->servers[s->server].tls == NULL) {
+		session_reply(s, session_params(s)->tls == 1 ? REPLY_NOT_IMPLEMENTED : REPLY_TLS_UNAVAILABLE, no_detail);
+		return;
+	}
+	session_reply(s, REPLY_STARTTLS_OK, no_detail);
+	session_reset(s);
+	if (session_write(s) && s->out.n == 0)
+		session_start_tls(s);
+	else
+		s->dead = true;
+}
+
+static void cmd_MAIL(struct session *s, struct span args)
+{
+	session_reply(s, mail_begin(s, args), no_detail);
+}
+
+static void cmd_RCPT(struct session *s, struct span args)
+{
+	session_reply(s, mail_recipient(s, args), no_detail);
+}
+
+static void cmd_DATA(struct session *s, struct span args)
+{
+	(void)args;
+	if (s->t->mail.body == BODY_BINARYMIME) { /* RFC 3030 3 */
+		session_reply(s, REPLY_BDAT_BINARY, no_detail);
+		return;
+	}
+	data_begin(s);
+}
+
+static void cmd_BDAT(struct session *s, struct span args)
+{
+	chunk_begin(s, args, true);
+}
+
+static void cmd_RSET(struct session *s, struct span args)
+{
+	(void)args;
+	session_reset(s);
+	session_reply(s, REPLY_OK, no_detail);
+}
+
+static void cmd_VRFY(struct session *s, struct span args)
+{
+	session_reply(s, args.n == 0 ? REPLY_SYNTAX : REPLY_VRFY, no_detail);
+}
+
+static void cmd_EXPN(struct session *s, struct span args)
+{
+	(void)args;
+	session_reply(s, REPLY_NOT_IMPLEMENTED, no_detail);
+}
+
+static void cmd_HELP(struct session *s, struct span args)
+{
+	(void)args;
+	session_reply(s, REPLY_HELP, no_detail);
+}
+
+static void cmd_NOOP(struct session *s, struct span args)
+{
+	(void)args;
+	session_reply(s, REPLY_OK, no_detail);
+}
+
+static void cmd_QUIT(struct session *s, struct span args)
+{
+	(void)args;
+	session_reply(s, REPLY_BYE, no_detail);
+	s->quit = true;
+}
+
+static handler *const handlers[] = {
+#define COMMAND(verb, phases, flags, source) [CMD_##verb] = cmd_##verb,
+#include "smtp/commands.def"
+};
+
+/* Is anything behind this line that the client sent without waiting? */
+static bool input_waits(const struct session *s, struct span line)
+{
+	return line.at >= s->in.at && line.at + line.n + 2 < s->in.at + s->in.n;
+}
+
+static enum reply why_out_of_place(const struct session *s, enum command c)
+{
+	if (c == CMD_DATA && s->phase == PHASE_CHUNKS)
+		return REPLY_DATA_IN_CHUNKS;
+	if ((c == CMD_DATA || c == CMD_BDAT) && s->phase == PHASE_MAIL)
+		return REPLY_NO_RECIPIENTS;
+	return REPLY_SEQUENCE;
+}
+
+void command_run(struct session *s, struct span line)
+{
+	struct span args;
+	enum command c = command_parse(line, &args);
+	if (c == CMD_COUNT) {
+		session_reply(s, REPLY_UNKNOWN, no_detail);
+		return;
+	}
+	const struct command_row *row = command_row(c);
+	s->junk = (row->flags & CMD_JUNK) != 0 ? s->junk + 1 : 0;
+	if ((row->phases & (unsigned)s->phase) == 0) {
+		enum reply why = why_out_of_place(s, c);
+		if ((row->flags & CMD_SWALLOW) != 0)
+			chunk_begin(s, args, false);
+		else
+			session_reply(s, why, no_detail);
+		return;
+	}
+	if ((row->flags & CMD_NOARG) != 0 && args.n > 0)
+		session_reply(s, REPLY_NO_ARGUMENT, no_detail);
+	else if ((row->flags & CMD_ALONE) != 0 && input_waits(s, line))
+		session_reply(s, REPLY_NOT_ALONE, no_detail);
+	else
+		handlers[c](s, args);
+}

@@ -1,0 +1,104 @@
+#include "worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct transaction *make_transaction(struct session *s)
+{
+	struct transaction *t = calloc(1, sizeof *t);
+	if (t == NULL)
+		return NULL;
+	t->credit = BODY_CREDIT;
+	buffer_init(&t->content, 4 * 1024 * 1024);
+	buffer_init(&t->received, 4096);
+	header_walk_init(&t->walk);
+	s->t = t;
+	return t;
+}
+
+static void copy_address(struct span *out, struct arena *arena, const struct address *a, const char *default_domain)
+{
+	const char *text;
+	if (address_is_null(a)) {
+		*out = (struct span){"", 0};
+		return;
+	}
+	if (a->domain.n == 0)
+		text = arena_printf(arena, "%.*s@%s", SPAN_ARG(a->local), default_domain);
+	else
+		text = arena_printf(arena, "%.*s@%.*s", SPAN_ARG(a->local), SPAN_ARG(a->domain));
+	*out = span_of(text);
+}
+
+enum reply mail_begin(struct session *s, struct span args)
+{
+	const struct server_params *p = session_params(s);
+	struct mail_args m;
+	enum reply r = mail_args_parse(args, &m);
+	if (r != REPLY_MAIL_OK)
+		return r;
+	if (p->message_size_limit != PARAM_UNLIMITED && m.size > (uint64_t)p->message_size_limit)
+		return REPLY_TOO_BIG;
+	if (s->worker->content_bytes >= (uint64_t)p->session_memory)
+		return REPLY_NO_STORAGE;
+	struct transaction *t = make_transaction(s);
+	if (t == NULL)
+		return REPLY_NO_STORAGE;
+	t->mail = m;
+	copy_address(&t->sender, &t->arena, &m.sender, p->default_domain);
+	t->mail.envid = arena_span(&t->arena, m.envid);
+	if (t->arena.failed) {
+		session_reset(s);
+		return REPLY_NO_STORAGE;
+	}
+	s->phase = PHASE_MAIL;
+	return REPLY_MAIL_OK;
+}
+
+static int grow_recipients(struct transaction *t)
+{
+	if (t->rcpts_n < t->rcpts_size)
+		return 0;
+	size_t n = t->rcpts_size == 0 ? 4 : t->rcpts_size * 2;
+	struct envelope_rcpt *more = realloc(t->rcpts, n * sizeof *more);
+	if (more == NULL)
+		return ENOMEM;
+	t->rcpts = more;
+	t->rcpts_size = n;
+	return 0;
+}
+
+static enum reply refuse_relay(struct session *s, const struct rcpt_args *r)
+{
+	struct span rcpt = {r->recipient.local.at, r->recipient.local.n + 1 + r->recipient.domain.n};
+	LOG(&s->worker->proc.log, refused_command, NO_ID, F("client", span_of(s->address)), F("from", s->t->sender), F("to", rcpt),
+		F("reply", span_of(reply_row(REPLY_NO_RELAY)->text)));
+	return REPLY_NO_RELAY;
+}
+
+enum reply mail_recipient(struct session *s, struct span args)
+{
+	const struct server *server = &s->worker->proc.config.servers[s->server];
+	struct transaction *t = s->t;
+	struct rcpt_args r;
+	struct route route;
+	enum relay_reason why;
+	enum reply reply = rcpt_args_parse(args, t->mail.smtputf8, &r);
+	if (reply != REPLY_RCPT_OK)
+		return reply;
+	if ((int64_t)t->rcpts_n >= server->p.recipient_limit || t->rcpts_n >= RCPTS_LIMIT)
+		return REPLY_RCPT_LIMIT;
+	route_find(server, &r.recipient, &route);
+	if (!relay_allows(server, &s->worker->servers[s->server].relay_exceptions, (struct sockaddr *)&s->client, &route, &why))
+		return refuse_relay(s, &r);
+	if (grow_recipients(t) != 0)
+		return REPLY_NO_STORAGE;
+	struct envelope_rcpt *e = &t->rcpts[t->rcpts_n];
+	*e = (struct envelope_rcpt){.notify = r.notify, .orcpt = arena_span(&t->arena, r.orcpt)};
+	copy_address(&e->address, &t->arena, &r.recipient, server->p.default_domain);
+	if (t->arena.failed)
+		return REPLY_NO_STORAGE;
+	t->rcpts_n++;
+	s->phase = PHASE_RCPT;
+	return REPLY_RCPT_OK;
+}

@@ -1,0 +1,194 @@
+/* smtpd: speaks SMTP with clients that front hands over.
+ * User: posthorn-in.
+ * May: read and write its sessions' sockets; talk to front, cleanup, mover, logd.
+ * Never: open a file after its start, connect, see another session's mail.
+ * Until keyd takes over, it loads the server's key before its confinement. */
+#include "worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+const struct log_event log_events[] = {
+#define EVENT(name, level, meaning, action) {#name, level, meaning, action},
+#include "events.def"
+#undef EVENT
+};
+
+static struct worker worker;
+static const struct confinement rights = {.user_suffix = "in", .calls = CALLS_SOCKET, .files = 65536};
+
+static int on_session_open(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, session_open, open);
+	if (m->fds_n != 1)
+		return EBADMSG;
+	int fd = m->fds[0];
+	m->fds[0] = -1;
+	session_open(c->program, open.session, open.server, fd, open.client);
+	return 0;
+}
+
+static void peer_gone(struct channel *c, int reason)
+{
+	struct worker *w = c->program;
+	(void)reason;
+	if (c == w->front) {
+		w->front = NULL;
+		return;
+	}
+	struct worker_server *s = &w->servers[c->server];
+	if (s->cleanup == c)
+		s->cleanup = NULL;
+	if (s->mover == c) {
+		submit_mover_gone(w, c);
+		s->mover = NULL;
+	}
+}
+
+static const struct channel_owner owner = {
+	.handlers = {[MSG_session_open] = on_session_open, [MSG_submitted] = submit_on_submitted,
+		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done},
+	.gone = peer_gone,
+};
+
+static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
+{
+	struct worker *w = p->program;
+	if (role != R_FRONT && server >= p->config.servers_n) {
+		(void)close(fd);
+		return;
+	}
+	struct channel *c = channel_make(p->base, fd, R_SMTPD, role, &owner, w);
+	if (c == NULL)
+		return;
+	c->instance = instance;
+	c->server = server;
+	c->pid = pid;
+	struct channel **place = role == R_FRONT ? &w->front : role == R_CLEANUP ? &w->servers[server].cleanup : &w->servers[server].mover;
+	channel_close(*place);
+	*place = c;
+	if (role == R_CLEANUP)
+		submit_all_again(w, server);
+}
+
+static void end_idle_sessions(struct worker *w)
+{
+	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
+		struct session *next;
+		for (struct session *s = w->servers[i].oldest; s != NULL; s = next) {
+			next = s->newer;
+			s->stopping = true;
+			if (s->state == ST_COMMITTING) /* its true answer is on the way */
+				continue;
+			session_reset(s);
+			session_end(s, REPLY_SHUTDOWN);
+			s->state = s->state == ST_HANDSHAKE ? ST_HANDSHAKE : ST_CLOSING;
+			(void)session_write(s);
+			session_free(s);
+		}
+	}
+}
+
+static void on_grace_over(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	proc_done(&((struct worker *)context)->proc);
+}
+
+static void stop(struct process *p, uint32_t grace_ms)
+{
+	struct worker *w = p->program;
+	struct timeval tv = {.tv_sec = grace_ms / 1000, .tv_usec = (suseconds_t)(grace_ms % 1000 * 1000)};
+	if (w->stopping)
+		return;
+	if (w->sessions_n == 0) {
+		proc_done(p);
+		return;
+	}
+	w->stopping = true;
+	(void)event_add(w->grace, &tv);
+	end_idle_sessions(w);
+}
+
+static int read_lists(struct worker *w)
+{
+	struct span bad;
+	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
+		client_list_free(&w->servers[i].relay_exceptions);
+		if (client_list_parse(span_of(w->proc.config.servers[i].p.relay_exceptions), &w->servers[i].relay_exceptions, &bad) != 0)
+			return ENOMEM;
+	}
+	return 0;
+}
+
+static void reloaded(struct process *p, const struct config *old)
+{
+	(void)old;
+	(void)!read_lists(p->program);
+}
+
+static int read_pem(const struct process *p, const char *kind, size_t i, struct buffer *out)
+{
+	char name[32];
+	struct stat st;
+	(void)snprintf(name, sizeof name, "%s%zu", kind, i);
+	int fd = proc_fd(p, name);
+	buffer_init(out, 1024 * 1024);
+	if (fd < 0 || fstat(fd, &st) != 0 || buffer_reserve(out, (size_t)st.st_size + 1) != 0)
+		return ENOENT;
+	int error = pread_all(fd, out->at, (size_t)st.st_size, 0);
+	out->n = (size_t)st.st_size;
+	(void)close(fd);
+	return error;
+}
+
+static void load_tls(struct worker *w)
+{
+	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
+		struct buffer crt, key;
+		struct complaint why = {0};
+		if (w->proc.config.servers[i].p.tls == 1)
+			continue;
+		int error = read_pem(&w->proc, "crt", i, &crt);
+		if (read_pem(&w->proc, "key", i, &key) == 0 && error == 0)
+			w->servers[i].tls = tls_server_context(buffer_span(&crt), buffer_span(&key), &why);
+		if (w->servers[i].tls == NULL)
+			LOG(&w->proc.log, tls_unavailable, NO_ID, F("server", span_of(w->proc.config.servers[i].name)), F("reason", span_of(why.reason)));
+		if (key.at != NULL)
+			explicit_bzero(key.at, key.n);
+		buffer_free(&crt);
+		buffer_free(&key);
+	}
+}
+
+int main(void)
+{
+	struct complaint why;
+	struct worker *w = &worker;
+	if (proc_begin(&w->proc, R_SMTPD, &why) != 0)
+		return proc_fail(&w->proc, EX_CONFIG, &why);
+	w->proc.program = w;
+	w->proc.linked = linked;
+	w->proc.stop = stop;
+	w->proc.reloaded = reloaded;
+	(void)snprintf(w->ids.suffix, sizeof w->ids.suffix, "%.6s", w->proc.suffix);
+	buffer_init(&w->envelope, 16 * 1024 * 1024);
+	w->servers = calloc(w->proc.config.servers_n, sizeof *w->servers);
+	w->sweep = event_new(w->proc.base, -1, EV_PERSIST, worker_sweep, w);
+	w->grace = event_new(w->proc.base, -1, 0, on_grace_over, w);
+	if (w->servers == NULL || w->sweep == NULL || w->grace == NULL || read_lists(w) != 0) {
+		complain(&why, "smtpd", 0, "not enough memory");
+		return proc_fail(&w->proc, EX_OSERR, &why);
+	}
+	tzset();
+	load_tls(w);
+	if (proc_confine(&w->proc, &rights, NULL, 0, NULL, &why) != 0)
+		return proc_fail(&w->proc, EX_OSERR, &why);
+	return proc_run(&w->proc);
+}

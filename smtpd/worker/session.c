@@ -1,0 +1,272 @@
+#include "worker.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void list_remove(struct session *s)
+{
+	struct worker_server *ws = &s->worker->servers[s->server];
+	*(s->older != NULL ? &s->older->newer : &ws->oldest) = s->newer;
+	*(s->newer != NULL ? &s->newer->older : &ws->newest) = s->older;
+	s->older = s->newer = NULL;
+}
+
+static void list_append(struct session *s)
+{
+	struct worker_server *ws = &s->worker->servers[s->server];
+	s->older = ws->newest;
+	s->newer = NULL;
+	*(ws->newest != NULL ? &ws->newest->newer : &ws->oldest) = s;
+	ws->newest = s;
+}
+
+/* All sessions of a server have one time limit, so the list stays sorted by moving to its end:
+ * a re-armed timer costs four pointers, not a timer. */
+void session_arm(struct session *s)
+{
+	s->deadline_ms = clock_mono_ms() + session_params(s)->connection_timeout * 1000;
+	s->progress = 0;
+	list_remove(s);
+	list_append(s);
+}
+
+void session_reply(struct session *s, enum reply r, struct span detail)
+{
+	int code = reply_row(r)->code;
+	reply_put(&s->out, r, detail);
+	if (code >= 500) {
+		s->errors++;
+		if (code >= 550)
+			LOG(&s->worker->proc.log, refused_command, NO_ID, F("client", span_of(s->address)),
+				F("reply", span_of(reply_row(r)->text)), F("detail", detail));
+	}
+}
+
+void session_reset(struct session *s)
+{
+	struct transaction *t = s->t;
+	if (s->phase > PHASE_GREETED)
+		s->phase = PHASE_GREETED;
+	if (t == NULL)
+		return;
+	submit_forget(s);
+	s->worker->content_bytes -= t->content.n;
+	arena_free(&t->arena);
+	free(t->rcpts);
+	buffer_free(&t->content);
+	buffer_free(&t->received);
+	free(t);
+	s->t = NULL;
+}
+
+static int make_events(struct session *s)
+{
+	s->readable = event_new(s->worker->proc.base, s->fd, EV_READ | EV_PERSIST, session_on_event, s);
+	return s->readable != NULL && event_add(s->readable, NULL) == 0 ? 0 : ENOMEM;
+}
+
+static void format_client(struct session *s)
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&s->client;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&s->client;
+	if (s->client.ss_family == AF_INET)
+		(void)inet_ntop(AF_INET, &v4->sin_addr, s->address, sizeof s->address);
+	else
+		(void)inet_ntop(AF_INET6, &v6->sin6_addr, s->address, sizeof s->address);
+}
+
+static void greet(struct session *s)
+{
+	char peek[1];
+	/* RFC 5321 3.1: the client waits for the greeting; who does not is no mail server */
+	if (recv(s->fd, peek, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+		session_reply(s, REPLY_EARLY_TALKER, (struct span){"", 0});
+		s->quit = true;
+	} else {
+		buffer_printf(&s->out, "220 %s ESMTP Posthorn\r\n", session_params(s)->fqdn);
+	}
+	session_run(s);
+}
+
+void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, struct span client)
+{
+	struct session *s = calloc(1, sizeof *s);
+	if (s == NULL || client.n > sizeof s->client || server >= w->proc.config.servers_n) {
+		free(s);
+		(void)close(fd);
+		send_session_closed(w->front, (struct msg_session_closed){.session = number}, -1);
+		return;
+	}
+	*s = (struct session){.fd = fd, .number = number, .server = server, .worker = w, .state = ST_COMMAND, .phase = PHASE_START};
+	memcpy(&s->client, client.at, client.n);
+	buffer_init(&s->in, INPUT_LIMIT);
+	buffer_init(&s->out, OUTPUT_LIMIT);
+	format_client(s);
+	list_append(s);
+	session_arm(s);
+	if (w->sessions_n++ == 0) {
+		struct timeval tv = {.tv_usec = 500000};
+		(void)event_add(w->sweep, &tv);
+	}
+	if (make_events(s) != 0)
+		session_free(s);
+	else
+		greet(s);
+}
+
+void session_free(struct session *s)
+{
+	struct worker *w = s->worker;
+	session_reset(s);
+	list_remove(s);
+	if (s->readable != NULL)
+		event_free(s->readable);
+	if (s->writable != NULL)
+		event_free(s->writable);
+	tls_free(s->ssl);
+	(void)close(s->fd);
+	buffer_free(&s->in);
+	buffer_free(&s->out);
+	free(s->helo);
+	if (w->front != NULL)
+		send_session_closed(w->front, (struct msg_session_closed){.session = s->number}, -1);
+	free(s);
+	if (--w->sessions_n == 0) {
+		(void)event_del(w->sweep);
+		if (w->stopping)
+			proc_done(&w->proc);
+	}
+}
+
+void session_end(struct session *s, enum reply r)
+{
+	LOG(&s->worker->proc.log, session_ended_by_us, NO_ID, F("client", span_of(s->address)), F("reply", span_of(reply_row(r)->text)));
+	reply_put(&s->out, r, (struct span){"", 0});
+	s->quit = true;
+}
+
+/* The next complete line of in, or what to do without one; returns the bytes used. */
+static size_t take_line(struct session *s, struct span in)
+{
+	const char *lf = memchr(in.at, '\n', in.n);
+	if (lf == NULL || (lf > in.at && lf[-1] != '\r') || (lf == in.at && in.n > 0)) {
+		/* no line end yet, or a bare LF: RFC 5321 2.3.8 lets only CRLF end a line */
+		const char *end = memmem(in.at, in.n, "\r\n", 2);
+		if (end == NULL) {
+			if (lf != NULL && !s->skipping_line) {
+				session_reply(s, REPLY_LINE_BARE, (struct span){"", 0});
+				s->skipping_line = true;
+			} else if (in.n > LINE_LIMIT && !s->skipping_line) {
+				session_reply(s, REPLY_LINE_LONG, (struct span){"", 0});
+				s->skipping_line = true;
+			}
+			if (!s->skipping_line)
+				return 0;
+			/* a CR at the end may be half of a CRLF */
+			return in.at[in.n - 1] == '\r' ? in.n - 1 : in.n;
+		}
+		lf = end + 1;
+	}
+	struct span line = {in.at, (size_t)(lf - in.at) - 1};
+	bool skip = s->skipping_line;
+	s->skipping_line = false;
+	session_arm(s); /* a completed command re-arms; dripping bytes buy no time */
+	if (skip)
+		return line.n + 2;
+	if (line.n > LINE_LIMIT)
+		session_reply(s, REPLY_LINE_LONG, (struct span){"", 0});
+	else if (memchr(line.at, '\n', line.n) != NULL || memchr(line.at, '\r', line.n) != NULL || memchr(line.at, '\0', line.n) != NULL)
+		session_reply(s, REPLY_LINE_BARE, (struct span){"", 0});
+	else
+		command_run(s, line);
+	return line.n + 2;
+}
+
+/* Uses input until more is needed, an answer is waited for, or replies pile up. */
+static size_t use_input(struct session *s, struct span in)
+{
+	size_t used = 0;
+	while (used < in.n && !s->quit && !s->dead && s->out.n < OUTPUT_LIMIT / 2) {
+		struct span rest = {in.at + used, in.n - used};
+		size_t n = 0;
+		switch (s->state) {
+		case ST_COMMAND:
+			/* what waits behind a command matters for those that must be alone */
+			n = take_line(s, rest);
+			break;
+		case ST_BODY:
+			n = body_take(s, rest);
+			break;
+		case ST_CHUNK:
+			n = chunk_take(s, rest);
+			break;
+		case ST_HANDSHAKE:
+		case ST_COMMITTING:
+		case ST_CLOSING:
+		case ST_COUNT:
+			return used;
+		}
+		if (n == 0)
+			return used;
+		used += n;
+		const struct server_params *p = session_params(s);
+		if ((int64_t)s->errors >= p->error_limit)
+			session_end(s, REPLY_ERRORS);
+		else if ((int64_t)s->junk >= p->junk_command_limit)
+			session_end(s, REPLY_JUNK);
+		else if (s->stopping && s->state == ST_COMMAND)
+			session_end(s, REPLY_SHUTDOWN);
+	}
+	return used;
+}
+
+void session_run(struct session *s)
+{
+	if (s->in.n > 0) {
+		size_t used = use_input(s, buffer_span(&s->in));
+		buffer_drop(&s->in, used);
+		if (s->in.n == 0)
+			buffer_free(&s->in); /* an idle session holds no buffer */
+	}
+	if (!session_write(s) || s->dead || (s->quit && s->out.n == 0)) {
+		session_free(s);
+		return;
+	}
+	if (s->out.n == 0)
+		buffer_free(&s->out);
+	/* not read: while an answer of ours is due, input is full, or the mover has no room for more */
+	bool pause = s->in.n >= INPUT_LIMIT / 2 || s->out.n >= OUTPUT_LIMIT / 2 || (s->state == ST_COMMITTING && s->in.n > 0) ||
+		(s->t != NULL && s->t->in_file && s->t->content.n > 2 * IPC_INLINE);
+	if (pause != s->paused) {
+		s->paused = pause;
+		if (pause)
+			(void)event_del(s->readable);
+		else
+			(void)event_add(s->readable, NULL);
+	}
+}
+
+static void expire(struct session *s)
+{
+	if (s->state == ST_COMMITTING) { /* our own delay is not the client's */
+		session_arm(s);
+		return;
+	}
+	session_end(s, REPLY_TIMEOUT);
+	(void)session_write(s);
+	session_free(s);
+}
+
+void worker_sweep(int fd, short what, void *context)
+{
+	struct worker *w = context;
+	int64_t now = clock_mono_ms();
+	(void)fd;
+	(void)what;
+	for (size_t i = 0; i < w->proc.config.servers_n; i++)
+		while (w->servers[i].oldest != NULL && w->servers[i].oldest->deadline_ms <= now)
+			expire(w->servers[i].oldest);
+}

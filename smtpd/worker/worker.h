@@ -1,0 +1,136 @@
+/* smtpd's worker: speaks SMTP with clients. */
+#ifndef SMTPD_WORKER_H
+#define SMTPD_WORKER_H
+
+#include "ipc/ipc.h"
+#include "log/log.h"
+#include "message/message.h"
+#include "proc/proc.h"
+#include "queuefile/queuefile.h"
+#include "route/route.h"
+#include "smtp/smtp.h"
+#include "tls/tls.h"
+
+#define EVENTS_FILE "smtpd/worker/events.def"
+#include "log/events.h"
+
+enum {
+	LINE_LIMIT = 4096,            /* RFC 5321 4.5.3.1.4 with room for every extension */
+	INPUT_LIMIT = 256 * 1024,
+	OUTPUT_LIMIT = 256 * 1024,    /* replies that a client does not read */
+	MEMORY_CONTENT = 128 * 1024,  /* larger contents are streamed to a file */
+	BODY_CREDIT = 8,              /* body_data messages under way */
+	RCPTS_LIMIT = 50000,          /* of a transaction, whatever recipient_limit says */
+};
+
+/* What a session waits for; limits: connection_timeout but where said. */
+#define STATES(X) X(HANDSHAKE) X(COMMAND) X(BODY) X(CHUNK) X(COMMITTING) X(CLOSING)
+enum session_state {
+#define STATE(name) ST_##name,
+	STATES(STATE)
+#undef STATE
+	ST_COUNT
+};
+
+struct transaction {
+	struct arena arena;
+	struct qid id;
+	struct mail_args mail;
+	struct span sender;
+	struct envelope_rcpt *rcpts;
+	size_t rcpts_n, rcpts_size;
+	uint64_t size;            /* content bytes so far */
+	struct buffer content;    /* what is in memory: all, or what the mover has no credit for yet */
+	struct data_decoder decoder;
+	struct header_walk walk;
+	struct buffer received;
+	int64_t arrived_us;
+	bool too_big, no_memory, bare, chunk_cr, bad_chunk, last_chunk, in_file, body_failed, submitted;
+	unsigned credit;
+	uint64_t chunk_left;
+};
+
+struct session {
+	int fd;
+	uint32_t number, server;
+	enum session_state state;
+	enum phase phase;
+	struct worker *worker;
+	struct event *readable, *writable;
+	SSL *ssl;
+	struct sockaddr_storage client;
+	char address[48];
+	char *helo;
+	bool esmtp, skipping_line, dead, want_write, quit, tls_wants_write, stopping, paused;
+	struct buffer in, out;
+	struct transaction *t;
+	uint64_t session_bytes;
+	uint32_t errors, junk, messages;
+	int64_t deadline_ms;
+	uint64_t progress;       /* body bytes since the deadline was set */
+	struct session *older, *newer; /* the server's list by deadline */
+	struct session *next_hash;     /* waiting for an answer under its transaction's id */
+};
+
+struct worker_server {
+	struct channel *cleanup, *mover;
+	struct client_list relay_exceptions;
+	SSL_CTX *tls;
+	struct session *oldest, *newest;
+	char *size_line;
+};
+
+enum { WAIT_BUCKETS = 1024 };
+struct worker {
+	struct process proc;
+	struct channel *front;
+	struct worker_server *servers;
+	struct qid_maker ids;
+	struct session *waiting[WAIT_BUCKETS]; /* by id: for an answer of cleanup or mover */
+	struct event *sweep, *grace;
+	size_t sessions_n;
+	uint64_t content_bytes;
+	bool stopping;
+	struct buffer envelope;
+	char scratch[65536];
+};
+
+static inline const struct server_params *session_params(const struct session *s)
+{
+	return &s->worker->proc.config.servers[s->server].p;
+}
+
+/* session.c */
+void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, struct span client);
+void session_run(struct session *s);       /* goes on with what is in the input, writes, may free s */
+void session_free(struct session *s);
+void session_arm(struct session *s);
+void session_end(struct session *s, enum reply r); /* 421 and close, after what is pending */
+void session_reply(struct session *s, enum reply r, struct span detail);
+void session_reset(struct session *s);     /* forgets the transaction */
+void worker_sweep(int fd, short what, void *context);
+/* io.c */
+bool session_write(struct session *s);     /* false: the peer is gone */
+void session_on_event(int fd, short what, void *context);
+void session_start_tls(struct session *s);
+/* command.c */
+void command_run(struct session *s, struct span line);
+/* mail.c */
+enum reply mail_begin(struct session *s, struct span args);
+enum reply mail_recipient(struct session *s, struct span args);
+/* body.c */
+size_t body_take(struct session *s, struct span in);  /* ST_BODY */
+size_t chunk_take(struct session *s, struct span in); /* ST_CHUNK */
+void chunk_begin(struct session *s, struct span args, bool in_place);
+void data_begin(struct session *s);
+/* submit.c */
+void submit_begin(struct session *s);     /* the content is complete */
+void submit_all_again(struct worker *w, uint32_t server);
+void submit_forget(struct session *s);    /* no answer is waited for any more */
+int submit_on_submitted(struct channel *c, struct message *m);
+int submit_on_credit(struct channel *c, struct message *m);
+int submit_on_body_done(struct channel *c, struct message *m);
+void submit_mover_gone(struct worker *w, const struct channel *mover);
+bool submit_spill(struct session *s);     /* moves content to the mover as credit allows; false: no mover */
+
+#endif
