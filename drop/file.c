@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -63,7 +64,7 @@ void drop_name_job(struct drop *d, struct drop_job *j)
 {
 	char from[40], to[48];
 	int dir_fd = j->badmail ? d->badmail_fd : d->drop_fd;
-	if (j->error == 0 && fdatasync(j->fd) != 0)
+	if (j->error == 0 && (fchmod(j->fd, 0640) != 0 || fdatasync(j->fd) != 0))
 		j->error = errno;
 	(void)snprintf(from, sizeof from, ".%s.new", j->id.text);
 	if (j->badmail && j->error == 0)

@@ -176,8 +176,11 @@ void fates_flush(struct qmgr *q)
 	}
 	buffer_clear(&q->lines);
 	for (size_t i = 0; i < q->confirms_n; i++)
-		if (q->confirm_to[i] != NULL)
+		if (q->confirm_to[i] != NULL) {
+			channel_lazy(q->confirm_to[i], true);
 			send_confirm(q->confirm_to[i], (struct msg_confirm){.delivery = q->confirms[i]}, -1);
+			channel_lazy(q->confirm_to[i], false);
+		}
 	q->confirms_n = 0;
 }
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 /* Header of a message: u16 type, u8 version, u8 descriptors, u32 length of the payload. */
-enum { HEADER = 8, QUEUE_LIMIT = 64 * 1024 * 1024, RECEIVE = IPC_PACKET_MAX + 4096, PACKETS_A_TURN = 32 };
+enum { HEADER = 8, QUEUE_LIMIT = 64 * 1024 * 1024, RECEIVE = IPC_PACKET_MAX + 4096, PACKETS_A_TURN = 32, LAZY_US = 20000, LAZY_BYTES = 16 * 1024 };
 
 /* A packet that the kernel did not take yet. */
 struct packet {
@@ -34,7 +34,8 @@ struct channel *channel_make(struct event_base *base, int fd, enum role me, enum
 	c->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, c);
 	c->writable = event_new(base, fd, EV_WRITE | EV_PERSIST, on_writable, c);
 	c->flush = event_new(base, -1, 0, on_flush, c);
-	if (c->readable == NULL || c->writable == NULL || c->flush == NULL || event_add(c->readable, NULL) != 0) {
+	c->later = event_new(base, -1, 0, on_flush, c);
+	if (c->readable == NULL || c->writable == NULL || c->flush == NULL || c->later == NULL || event_add(c->readable, NULL) != 0) {
 		channel_close(c);
 		return NULL;
 	}
@@ -50,7 +51,7 @@ static void close_fds(const int *fds, size_t n)
 
 static void destroy(struct channel *c)
 {
-	struct event *events[] = {c->readable, c->writable, c->flush};
+	struct event *events[] = {c->readable, c->writable, c->flush, c->later};
 	for (size_t i = 0; i < COUNT_OF(events); i++)
 		if (events[i] != NULL)
 			event_free(events[i]);
@@ -175,7 +176,7 @@ static void on_flush(int fd, short what, void *context)
 	struct channel *c = context;
 	(void)fd;
 	(void)what;
-	c->flush_due = false;
+	c->flush_due = c->later_due = false;
 	if (c->closing || push(c) != 0)
 		lose(c, EPIPE);
 }
@@ -255,10 +256,20 @@ void channel_end_fds(struct channel *c, size_t mark, const int *fds, size_t fds_
 		split_off(c, mark, fds_n);
 	if (c->out.n >= IPC_PACKET) {
 		channel_flush(c);
+	} else if (c->lazy && c->out.n < LAZY_BYTES) {
+		struct timeval tv = {.tv_usec = LAZY_US};
+		if (!c->later_due && !c->flush_due)
+			(void)event_add(c->later, &tv);
+		c->later_due = true;
 	} else if (!c->flush_due) {
 		c->flush_due = true;
 		event_active(c->flush, 0, 0);
 	}
+}
+
+void channel_lazy(struct channel *c, bool on)
+{
+	c->lazy = on;
 }
 
 /* ---- in ---- */

@@ -80,13 +80,13 @@ struct channel {
 	const struct channel_owner *owner;
 	/* private */
 	struct event_base *base;
-	struct event *readable, *writable, *flush;
+	struct event *readable, *writable, *flush, *later;
 	struct buffer out;
 	int out_fds[IPC_FDS];
 	size_t out_fds_n;
 	struct packet *queued, **queued_end;
 	size_t queued_bytes;
-	bool flush_due, closing, in_handler, dead;
+	bool lazy, flush_due, later_due, closing, in_handler, dead;
 };
 
 /* fd is the channel's from now on.  NULL: no memory. */
@@ -98,6 +98,9 @@ void channel_begin(struct channel *c, enum msg_type type, size_t *mark);
 void channel_end(struct channel *c, size_t mark, int fd);
 void channel_end_fds(struct channel *c, size_t mark, const int *fds, size_t fds_n); /* at most IPC_FDS */
 void channel_flush(struct channel *c);
+/* While lazy is on, what is put leaves with the next message that does not wait, or after 20 ms: for
+ * words that nobody is waiting for (a log line, a confirmation) a wake-up each would cost more than they do. */
+void channel_lazy(struct channel *c, bool on);
 size_t channel_backlog(const struct channel *c); /* bytes not yet taken by the kernel */
 
 #define MSG(name, v, from, to, fds, fields) \

@@ -44,6 +44,8 @@ static int on_link(struct channel *c, struct message *m)
 		static const struct channel_owner to_logd = {.gone = NULL};
 		channel_close(p->log.channel);
 		p->log.channel = channel_make(p->base, fd, p->role, R_LOGD, &to_logd, p);
+		if (p->log.channel != NULL)
+			channel_lazy(p->log.channel, true);
 		return 0;
 	}
 	if (p->linked == NULL) {
