@@ -94,8 +94,10 @@ int master_make_dirs(struct master *m, struct complaint *why)
 	char path[1100];
 	const struct service_params *p = &m->config.service;
 	const char *group = m->root ? p->setgid_group : NULL;
+	char pick[64];
+	(void)snprintf(pick, sizeof pick, "%s-pick", p->mail_owner);
 	(void)snprintf(path, sizeof path, "%s/maildrop", p->spool_directory);
-	int status = make_dir(m, path, "pick", group, m->root ? 01730 : 0700, why);
+	int status = make_dir(m, path, "pick", group, m->root ? 03730 : 0700, why);
 	if (status == 0)
 		status = make_dir(m, p->log_directory, "log", NULL, 0755, why);
 	for (size_t i = 0; i < m->config.servers_n && status == 0; i++) {
@@ -104,11 +106,11 @@ int master_make_dirs(struct master *m, struct complaint *why)
 		if (status == 0)
 			status = make_queue_dirs(m, s, why);
 		if (status == 0)
-			status = make_dir(m, s->p.pickup_directory, "pick", group, 0770, why);
+			status = make_dir(m, s->p.pickup_directory, "pick", group, m->root ? 02770 : 0770, why);
 		if (status == 0)
 			status = make_dir(m, s->p.drop_directory, "", NULL, 0750, why);
 		if (status == 0)
-			status = make_dir(m, s->p.badmail_directory, "", NULL, 0750, why);
+			status = make_dir(m, s->p.badmail_directory, "", m->root ? pick : NULL, 0770, why);
 	}
 	return status == 0 ? make_control_socket(m, why) : status;
 }

@@ -17,7 +17,7 @@ const struct log_event log_events[] = {
 };
 
 static struct pickup pickup;
-static const struct confinement rights = {.user_suffix = "pick", .calls = CALLS_FILES | CALLS_WRITE | CALLS_RENAME | CALLS_INOTIFY, .files = 1024};
+static const struct confinement rights = {.user_suffix = "pick", .in_setgid_group = true, .calls = CALLS_FILES | CALLS_WRITE | CALLS_RENAME | CALLS_INOTIFY, .files = 1024};
 
 static void peer_gone(struct channel *ch, int reason)
 {
@@ -119,6 +119,11 @@ int main(void)
 		paths[n++] = (struct path_rule){p->places[i].fd, PATH_READ | PATH_WRITE};
 	if (proc_confine(&p->proc, &rights, paths, n, NULL, &why) != 0)
 		return proc_fail(&p->proc, EX_OSERR, &why);
+	error = scan_make_taken(p);
+	if (error != 0) {
+		complain(&why, "Pickup", 0, "cannot make .taken: %s", strerror(error));
+		return proc_fail(&p->proc, EX_CANTCREAT, &why);
+	}
 	for (size_t i = 0; i < p->places_n; i++)
 		(void)!scan_leftovers(p, &p->places[i]);
 	return proc_run(&p->proc);

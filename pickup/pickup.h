@@ -50,7 +50,8 @@ struct pickup {
 void scan_place(struct pickup *p, struct place *pl, bool settle);
 int scan_leftovers(struct pickup *p, struct place *pl);
 void scan_notified(struct pickup *p);
-int scan_begin(struct pickup *p);
+int scan_begin(struct pickup *p);      /* watches; before the confinement */
+int scan_make_taken(struct pickup *p); /* after it */
 /* file.c: a taken file becomes envelope and content; else why not. */
 struct draft {
 	struct buffer envelope, content;

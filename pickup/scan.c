@@ -74,6 +74,15 @@ int scan_begin(struct pickup *p)
 		pl->watch = inotify_add_watch(p->inotify_fd, path, IN_CLOSE_WRITE | IN_MOVED_TO);
 		if (pl->watch < 0)
 			return errno;
+	}
+	return 0;
+}
+
+/* As the process's own user: the directory is nobody else's. */
+int scan_make_taken(struct pickup *p)
+{
+	for (size_t i = 0; i < p->places_n; i++) {
+		struct place *pl = &p->places[i];
 		if (mkdirat(pl->fd, ".taken", 0700) != 0 && errno != EEXIST)
 			return errno;
 		pl->taken_fd = openat(pl->fd, ".taken", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);

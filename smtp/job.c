@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static struct job *make_job(struct agent *a, struct channel *qmgr, uint64_t delivery)
@@ -78,7 +77,6 @@ int job_on_deliver(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, deliver, deliver);
 	struct agent *a = ch->program;
-	struct stat st;
 	struct job *j = find_job(a, ch, deliver.delivery);
 	if (j == NULL)
 		j = make_job(a, ch, deliver.delivery);
@@ -98,8 +96,9 @@ int job_on_deliver(struct channel *ch, struct message *m)
 		return EBADMSG;
 	}
 	j->size = j->content.n;
-	if (j->body_fd >= 0 && fstat(j->body_fd, &st) == 0)
-		j->size = (uint64_t)st.st_size;
+	off_t end = j->body_fd >= 0 ? lseek(j->body_fd, 0, SEEK_END) : -1;
+	if (end >= 0)
+		j->size = (uint64_t)end;
 	j->hop = hop_get(a, j->server, deliver.nexthop);
 	if (j->hop == NULL) {
 		job_set_all(j, OUTCOME_DEFERRED, 0, SPAN_LIT("4.3.0"), SPAN_LIT("not enough memory"));

@@ -192,8 +192,10 @@ int proc_default_uid(const char *owner, const char *suffix, uid_t *uid, gid_t *g
 	return 0;
 }
 
-static int change_user(const struct process *p, const char *suffix, struct complaint *why)
+static int change_user(const struct process *p, const struct confinement *c, struct complaint *why)
 {
+	const char *suffix = c->user_suffix;
+	const struct group *g = c->in_setgid_group ? getgrnam(p->config.service.setgid_group) : NULL;
 	uid_t uid;
 	gid_t gid;
 	if ((p->flags & PROC_ROOT) == 0)
@@ -203,7 +205,7 @@ static int change_user(const struct process *p, const char *suffix, struct compl
 			p->config.service.mail_owner, suffix[0] == '\0' ? "" : "-", suffix);
 		return ENOENT;
 	}
-	if (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
+	if (setgroups(g == NULL ? 0 : 1, g == NULL ? NULL : &g->gr_gid) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
 		return errno;
 	return 0;
 }
@@ -241,7 +243,7 @@ int proc_confine(struct process *p, const struct confinement *c, const struct pa
 	set_limits(c);
 	if ((p->flags & PROC_ROOT) != 0)
 		drop_bounding_set();
-	int error = change_user(p, c->user_suffix, why);
+	int error = change_user(p, c, why);
 	if (error == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
 		error = errno;
 	if (error == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)

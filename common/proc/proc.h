@@ -28,6 +28,7 @@ enum path_right { PATH_READ = 1, PATH_WRITE = 2 };
 /* What the kernel is told about a role; the comment on top of its main.c says the same. */
 struct confinement {
 	const char *user_suffix; /* "" is mail_owner itself */
+	bool in_setgid_group;    /* keeps setgid_group: reads what members of it wrote */
 	unsigned calls;          /* call_set bits */
 	bool connects;           /* TCP connect to the ports in proc_confine's list */
 	rlim_t files;            /* RLIMIT_NOFILE wanted; 0: as it is */
