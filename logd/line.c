@@ -76,8 +76,15 @@ static void put_text(struct logd *l, const struct channel *from, enum log_level 
 		buffer_printf(b, "<%d>%s posthorn/%s[%d]: %s", priorities[level], stamp(l), role_name(from->peer), (int)from->pid, severities[level]);
 	else
 		buffer_printf(b, "%s %s posthorn/%s[%d]: %s", stamp(l), l->host, role_name(from->peer), (int)from->pid, severities[level]);
-	put_plain(b, id.n > 0 ? id : event);
-	buffer_puts(b, ": ");
+	/* mail log lines read like Postfix's; what wants somebody's eye names its event too */
+	if (id.n == 0 || level <= LOG_LEVEL_WARNING) {
+		put_plain(b, event);
+		buffer_puts(b, ": ");
+	}
+	if (id.n > 0) {
+		put_plain(b, id);
+		buffer_puts(b, ": ");
+	}
 	put_text_fields(b, fields);
 }
 

@@ -33,7 +33,12 @@ void q_turn_soon(struct qmgr *q)
 	if (q->turn_due || q->turn == NULL)
 		return;
 	q->turn_due = true;
-	event_active(q->turn, 0, 0);
+	if (q->in_turn) { /* by way of a timer: what else is ready gets its turn first */
+		struct timeval now = {0};
+		(void)event_add(q->turn, &now);
+	} else {
+		event_active(q->turn, 0, 0);
+	}
 }
 
 static void commit_index(struct qmgr *q)
@@ -65,6 +70,7 @@ static void on_turn(int fd, short what, void *context)
 	(void)fd;
 	(void)what;
 	q->turn_due = false;
+	q->in_turn = true;
 	q->proc.turns++;
 	start_when_told(q, false);
 	journal_read(q);
@@ -73,6 +79,7 @@ static void on_turn(int fd, short what, void *context)
 	fates_flush(q);
 	journal_free_segments(q);
 	commit_index(q);
+	q->in_turn = false;
 	if (!q->count_due) {
 		struct timeval tv = {.tv_usec = 30000};
 		q->count_due = true;

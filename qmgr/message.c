@@ -295,7 +295,7 @@ void msg_settle(struct qmgr *q, struct qmsg *m)
 		leave(q, m);
 		return;
 	}
-	if (m->next_attempt_s == 0 || m->next_attempt_s <= m->last_attempt_s) {
+	if (m->next_attempt_s == 0) {
 		int64_t arrived = m->e.arrived_us / 1000000, offset, age = q_now(q) - arrived;
 		(void)schedule_next(q_params(q), age < 0 ? 0 : age, &offset);
 		m->next_attempt_s = m->park ? q_now(q) : arrived + offset;

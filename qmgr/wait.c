@@ -118,9 +118,12 @@ struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *r
 	m->held = (row->flags & ROW_IS_HELD) != 0;
 	struct span rest = row->rcpts, address, reason;
 	uint8_t state;
-	for (size_t i = 0; i < m->e.rcpts_n && take_u8(&rest, &state) && take_lspan(&rest, &address) && take_lspan(&rest, &reason); i++)
+	for (size_t i = 0; i < m->e.rcpts_n && take_u8(&rest, &state) && take_lspan(&rest, &address) && take_lspan(&rest, &reason); i++) {
 		if (reason.n > 0)
 			rcpt_set_reason(&m->rcpts[i], reason);
+		if (state == RCPT_DEFERRED && m->rcpts[i].state == RCPT_DUE)
+			m->rcpts[i].state = RCPT_DEFERRED;
+	}
 	return m;
 }
 
@@ -217,6 +220,9 @@ static void find_row(struct qmgr *q, const struct qid *id)
 			while (fate_next(&lines, &f))
 				msg_apply_fate(q, m, &f);
 			/* attempts and reasons were in the row alone: the next attempt follows from arrival and schedule */
+			int64_t arrived = m->e.arrived_us / 1000000, age = q_now(q) - arrived, offset;
+			m->attempts = (uint32_t)schedule_next(q_params(q), age < 0 ? 0 : age, &offset);
+			m->next_attempt_s = arrived + offset;
 			m->last_attempt_s = q->start_s - 1;
 			act_on_due(q, m);
 		}

@@ -1,0 +1,129 @@
+"""Killed and frozen processes: nothing acknowledged is lost, ledgers on both sides."""
+import os
+import re
+import signal
+import socket
+import threading
+import time
+import unittest
+
+from horn import Client, Horn, Sink, alive, free_port, remote, wait_for
+
+ROUNDS = int(os.environ.get("POSTHORN_KILL_ROUNDS", "6"))
+
+
+class Ledger:
+    """Sessions that send numbered messages and write down what was acknowledged."""
+
+    def __init__(self, port, sessions):
+        self.port, self.acknowledged, self.tried = port, set(), 0
+        self.stop, self.lock = False, threading.Lock()
+        self.threads = [threading.Thread(target=self.session, args=(i,), daemon=True) for i in range(sessions)]
+        for t in self.threads:
+            t.start()
+
+    def session(self, i):
+        n = 0
+        while not self.stop:
+            try:
+                with Client(self.port) as c:
+                    c.ask("EHLO c.example")
+                    while not self.stop:
+                        n += 1
+                        name = f"{i}-{n}-{id(self)}"
+                        with self.lock:
+                            self.tried += 1
+                        c.say(f"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@sink.example>\r\nDATA".encode() + b"\r\n")
+                        if not all([c.hear()[0] in "23" for _ in range(3)]):
+                            break
+                        c.say(f"Subject: {name}\r\n\r\n".encode() + b"x" * 2000 + b"\r\n.\r\n")
+                        if c.hear().startswith("250"):
+                            with self.lock:
+                                self.acknowledged.add(name)
+            except (OSError, EOFError):
+                time.sleep(0.02)
+
+    def end(self):
+        self.stop = True
+        for t in self.threads:
+            t.join(20)
+
+
+def subjects(sink):
+    with sink.lock:
+        return [re.search(rb"Subject: (\S+)", m[2])[1].decode() for m in sink.messages]
+
+
+class Kill(unittest.TestCase):
+    def check_ledgers(self, h, sink, ledger, in_flight):
+        try:
+            wait_for("all that was acknowledged", lambda: ledger.acknowledged <= set(subjects(sink)), 30)
+            wait_for("the queue is empty", lambda: not h.messages(), 30)
+        except AssertionError as e:
+            lost = ledger.acknowledged - set(subjects(sink))
+            raise AssertionError(f"{e}: {len(lost)} of {len(ledger.acknowledged)} acknowledged are not at the sink; in the queue {len(h.messages())}")
+        got = subjects(sink)
+        self.assertLessEqual(len(got) - len(set(got)), in_flight, "repeated")
+
+    def test_kill_of_everything_under_load_loses_nothing(self):
+        with Sink() as sink, Horn(["test_mode=yes"], ["destination_probe=1s"], [remote(sink)]) as h:
+            for round_ in range(ROUNDS):
+                ledger = Ledger(h.port, 12)
+                wait_for("acknowledged", lambda: len(ledger.acknowledged) > 200)
+                h.kill_all()
+                ledger.end()
+                h.start()
+                self.check_ledgers(h, sink, ledger, 500)
+                with sink.lock:
+                    sink.messages.clear()
+
+    def test_each_process_killed_alone_is_replaced_and_nothing_is_lost(self):
+        for role in ("logd", "resolver", "bounce", "control", "mover", "cleanup", "qmgr", "drop", "pickup", "smtp", "smtpd", "front"):
+            with self.subTest(role), Sink() as sink, Horn(["test_mode=yes"], ["destination_probe=1s"], [remote(sink)]) as h:
+                ledger = Ledger(h.port, 12)
+                wait_for("acknowledged", lambda: len(ledger.acknowledged) > 100)
+                before = h.pids(role)
+                for pid in before:
+                    os.kill(pid, signal.SIGKILL)
+                def replaced():
+                    try:
+                        after = h.pids(role)
+                    except (AssertionError, ValueError):
+                        return False
+                    return len(after) == len(before) and not set(after) & set(before)
+                wait_for(f"{role} replaced", replaced, 5)
+                n = len(ledger.acknowledged)
+                wait_for("mail goes on", lambda: len(ledger.acknowledged) > n + 50)
+                ledger.end()
+                self.check_ledgers(h, sink, ledger, 500 if role == "smtp" else 0)
+
+    def test_without_master_all_end(self):
+        with Horn() as h:
+            pids = h.tree()
+            os.kill(pids[0], signal.SIGKILL)
+            wait_for("all ended", lambda: not any(alive(p) for p in pids), 5)
+            h.start()
+            with h.client() as c:
+                c.send("a@example.org", "x@local.example", b"Subject: x\r\n\r\ny")
+            wait_for("delivered", h.drop)
+
+    def test_report_is_made_once_over_kills(self):
+        with Sink(lambda stage, *a: "550 5.1.1 no" if stage == "rcpt" else None) as sink, Horn(domains=[remote(sink)]) as h:
+            sent = 0
+            for role in ("bounce", "qmgr", "cleanup", "mover"):
+                with h.client() as c:
+                    for i in range(20):
+                        c.send("back@local.example", "b@sink.example", b"Subject: r%d\r\n\r\nx" % sent, ehlo=i == 0)
+                        sent += 1
+                for pid in h.pids(role):
+                    os.kill(pid, signal.SIGKILL)
+            wait_for("all reports", lambda: len(h.drop()) >= sent, 40)
+            wait_for("an empty queue", lambda: h.status()["servers"][0]["queue"] == 0, 40)
+            ids = [re.search(rb"Message-ID: <(\S+?)@", p.read_bytes())[1] for p in h.drop()]
+            parents = [re.search(rb"X-Posthorn-Queue-ID: (\S+)", p.read_bytes())[1] for p in h.drop()]
+            self.assertEqual(len(set(ids)), len(set(parents)), "a second report about one message")
+            self.assertEqual(len(set(parents)), sent)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,167 @@
+"""What waits: the schedule, why, holds, reports, Badmail, restarts."""
+import email
+import email.policy
+import re
+import time
+import unittest
+
+from horn import Horn, Sink, free_port, remote, wait_for
+
+TEXT = b"From: a@example.org\r\nTo: b@example.org\r\nSubject: hello\r\n\r\nA line."
+QUICK = ["retry_first=1s", "retry_second=2s", "retry_third=4s", "retry_subsequent=16s", "destination_probe=1s"]
+FAR = ["retry_first=1h", "retry_second=1h", "retry_third=1h", "retry_subsequent=1h"]
+
+
+def queued(h, n=1):
+    return wait_for(f"{n} deferred", lambda: [m for m in h.messages() if m["state"] == "deferred"][n - 1:] and h.messages())
+
+
+class Wait(unittest.TestCase):
+    def test_attempts_come_at_the_literal_times(self):
+        times = []
+        def answer(stage, text, n):
+            if stage == "rcpt":
+                times.append(time.monotonic())
+                return "450 4.2.0 not now"
+        with Sink(answer) as sink, Horn(["test_mode=yes"], QUICK + ["delay_notification=1h", "expiry=1h"], [remote(sink)]) as h, h.client() as c:
+            qid = c.send("a@example.org", "b@sink.example", TEXT)
+            wait_for("four attempts", lambda: len(times) >= 4, 15)
+            for got, want in zip((t - times[0] for t in times), (0, 1, 3, 7)):
+                self.assertLess(abs(got - want), 1.6, times)
+            why = h.queue("why", qid).stdout.decode()
+            self.assertRegex(why, r"4 attempts so far")
+            self.assertRegex(why, r"next attempt: 20\d\d-")
+            self.assertIn("450 4.2.0 not now", why)
+            row = queued(h)[0]
+            self.assertEqual((row["id"], row["attempts"], row["recipients"][0]["state"]), (qid, 4, "deferred"))
+
+    def test_delay_notice_then_expiry_report_each_once(self):
+        with Sink(lambda stage, *a: "450 4.2.0 not now" if stage == "rcpt" else None) as sink, \
+                Horn(["test_mode=yes"], QUICK + ["delay_notification=2s", "expiry=5s"], [remote(sink)]) as h, h.client() as c:
+            qid = c.send("back@local.example", "b@sink.example", TEXT)
+            files = wait_for("notice and report", lambda: len(h.drop()) >= 2 and h.drop(), 15)
+            wait_for("an empty queue", lambda: not h.messages())
+            self.assertEqual(len(h.drop()), 2)
+            actions = []
+            for f in files:
+                m = email.message_from_bytes(f.read_bytes(), policy=email.policy.default)
+                self.assertEqual(m.get_content_type(), "multipart/report")
+                self.assertEqual(m["auto-submitted"], "auto-replied")
+                parts = list(m.iter_parts())
+                self.assertEqual([p.get_content_type() for p in parts][:2], ["text/plain", "message/delivery-status"])
+                fields = parts[1].get_payload()
+                self.assertEqual(fields[0]["X-Posthorn-Queue-ID"], qid)
+                self.assertEqual(fields[1]["Final-Recipient"], "rfc822;b@sink.example")
+                actions.append((fields[1]["Action"], fields[1]["Status"]))
+            self.assertEqual(sorted(actions), [("delayed", "4.4.7"), ("failed", "4.4.7")])
+
+    def test_refusal_is_returned_at_once_and_keeps_the_other_recipients(self):
+        with Sink(lambda stage, text, n: "550 5.1.1 no such user" if stage == "rcpt" and "bad@" in text else None) as sink, \
+                Horn(domains=[remote(sink)]) as h, h.client() as c:
+            c.ask("EHLO c.example")
+            c.ask("MAIL FROM:<back@local.example> RET=HDRS ENVID=e+2B1")
+            c.ask("RCPT TO:<bad@sink.example> ORCPT=rfc822;orig+40x.example NOTIFY=FAILURE")
+            c.ask("RCPT TO:<good@sink.example>")
+            c.ask("DATA")
+            c.say(TEXT + b"\r\n.\r\n")
+            c.hear()
+            m = email.message_from_bytes(wait_for("the report", h.drop)[0].read_bytes(), policy=email.policy.default)
+            text = m.as_string()
+            self.assertIn("550 5.1.1 no such user", text)
+            self.assertIn("Original-Recipient: rfc822;orig@x.example", text)
+            self.assertIn("Original-Envelope-Id: e+1", text)
+            self.assertIn("text/rfc822-headers", text)
+            self.assertNotIn("good@", text)
+            self.assertEqual(len(sink.messages), 1)
+
+    def test_notify_never_and_null_sender(self):
+        with Sink(lambda stage, *a: "550 5.1.1 no" if stage == "rcpt" else None) as sink, Horn(domains=[remote(sink)]) as h, h.client() as c:
+            c.ask("EHLO c.example")
+            c.ask("MAIL FROM:<back@local.example>")
+            c.ask("RCPT TO:<b@sink.example> NOTIFY=NEVER")
+            c.ask("DATA")
+            c.say(TEXT + b"\r\n.\r\n")
+            c.hear()
+            qid = c.send("", "b@sink.example", TEXT, ehlo=False)
+            wait_for("Badmail", lambda: h.badmail("BDP"))
+            wait_for("an empty queue", lambda: not h.messages())
+            self.assertEqual(h.drop(), [])
+            self.assertEqual([p.name for p in h.badmail()], [f"{qid}.BAD"])
+            self.assertIn(b"550 5.1.1 no", h.badmail("BDR")[0].read_bytes())
+            self.assertIn(b"recipient=<b@sink.example>", h.badmail("BDP")[0].read_bytes())
+
+    def test_success_report_where_the_peer_has_no_dsn(self):
+        with Sink() as sink, Horn(domains=[remote(sink)]) as h, h.client() as c:
+            c.ask("EHLO c.example")
+            c.ask("MAIL FROM:<back@local.example>")
+            c.ask("RCPT TO:<b@sink.example> NOTIFY=SUCCESS")
+            c.ask("DATA")
+            c.say(TEXT + b"\r\n.\r\n")
+            c.hear()
+            self.assertIn(b"Action: relayed", wait_for("the report", h.drop)[0].read_bytes())
+
+    def test_too_many_hops_are_returned(self):
+        hops = b"".join(b"Received: by hop%d\r\n" % i for i in range(16))
+        with Horn() as h, h.client() as c:
+            c.send("back@local.example", "x@local.example", hops + TEXT)
+            report = wait_for("the report", h.drop)[0].read_bytes()
+            self.assertIn(b"Status: 5.4.6", report)
+            c.send("back@local.example", "x@local.example", hops[21:] + TEXT, ehlo=False)
+            wait_for("the one that may pass", lambda: len(h.drop()) == 2)
+
+    def test_hold_release_remove_retry(self):
+        port = free_port()
+        with Horn(["test_mode=yes"], FAR + ["destination_probe=1s"], [remote(port)]) as h, h.client() as c:
+            a = c.send("a@example.org", "b@sink.example", TEXT)
+            b = c.send("a@example.org", "b@sink.example", TEXT, ehlo=False)
+            queued(h, 2)
+            h.queue("hold", a)
+            self.assertEqual({m["id"]: m["state"] for m in h.messages()}, {a: "held", b: "deferred"})
+            h.queue("remove", b)
+            wait_for("one message", lambda: [m["id"] for m in h.messages()] == [a])
+            self.assertIn(b"A line.", h.queue("cat", a).stdout)
+            h.stop()
+            h.start()
+            wait_for("still held", lambda: [m["state"] for m in h.messages()] == ["held"])
+            with Sink(port=port) as sink:
+                h.queue("release", a)
+                wait_for("it leaves", lambda: sink.messages)
+                wait_for("an empty queue", lambda: not h.messages())
+            self.assertEqual(h.queue("show", a, check=False).returncode, 66)
+            self.assertEqual(h.queue("retry", "nonsense", check=False).returncode, 66)
+
+    def test_the_queue_survives_a_restart_and_a_lost_index(self):
+        port = free_port()
+        with Horn(["test_mode=yes"], FAR + ["destination_probe=1s"], [remote(port)]) as h, h.client() as c:
+            ids = [c.send("a@example.org", "b@sink.example", TEXT, ehlo=i == 0) for i in range(30)]
+            queued(h, 30)
+            for wreck in (lambda p: p.unlink(), lambda p: p.write_bytes(b"\xff" * 4096), lambda p: p.write_bytes(p.read_bytes()[:1000])):
+                h.stop()
+                for p in (h.server_dir / "Queue/index").iterdir():
+                    wreck(p)
+                h.start()
+                wait_for("all rows again", lambda: sorted(m["id"] for m in h.messages()) == sorted(ids))
+            with Sink(port=port) as sink:
+                h.queue("flush")
+                wait_for("all delivered", lambda: len(sink.messages) == 30)
+                wait_for("an empty queue", lambda: not h.messages())
+                self.assertEqual(len(sink.messages), 30)
+
+    def test_a_damaged_waiting_file_is_set_aside_and_the_rest_goes_on(self):
+        port = free_port()
+        with Horn(["test_mode=yes"], FAR + ["destination_probe=1s"], [remote(port)]) as h, h.client() as c:
+            a = c.send("a@example.org", "b@sink.example", TEXT)
+            b = c.send("a@example.org", "b@sink.example", TEXT, ehlo=False)
+            queued(h, 2)
+            path = next((h.server_dir / "Queue/wait").glob(f"??/{a}.msg"))
+            path.write_bytes(path.read_bytes().replace(b"A line.", b"A lime."))
+            with Sink(port=port) as sink:
+                h.queue("flush")
+                wait_for("the good one", lambda: sink.messages)
+                wait_for("the bad one aside", lambda: list((h.server_dir / "Queue/corrupt").iterdir()))
+                wait_for("an empty queue", lambda: not h.messages())
+            self.assertIn("file_damaged", h.log())
+
+
+if __name__ == "__main__":
+    unittest.main()
