@@ -17,13 +17,13 @@ ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -DPOSTHORN_VERSION='"$(VERSION)"' -DPOSTHOR
 LDFLAGS_ALL := $(if $(SANITIZE),-fsanitize=address$(comma)undefined,-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now) $(LDFLAGS)
 
 LIBS_base := -levent_core -lseccomp
+obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 COMMON_SRC :=
 PROGRAMS :=
 COMMANDS :=
 include $(wildcard common/*/rules.mk) $(sort $(wildcard */rules.mk))
 
 COMMON_OBJ := $(COMMON_SRC:%.c=$(B)/obj/%.o)
-obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 all: $(PROGRAMS:%=$(B)/libexec/%) $(COMMANDS:%=$(B)/%) $(B)/mailq $(B)/newaliases man
 

@@ -20,6 +20,12 @@ static struct child *find_child(const struct channel *ch)
 	return ch->peer_state;
 }
 
+static void log_warning(void *context, const char *text)
+{
+	struct master *m = context;
+	LOG(&m->log, config_warning, NO_ID, F("text", span_of(text)));
+}
+
 static void announce_if_complete(struct master *m)
 {
 	for (const struct child *c = m->children; c != NULL; c = c->next)
@@ -28,6 +34,7 @@ static void announce_if_complete(struct master *m)
 	if (m->announced)
 		return;
 	LOG(&m->log, started, NO_ID, F("version", SPAN_LIT(POSTHORN_VERSION)));
+	config_warnings(&m->config, log_warning, m);
 	master_announce(m, 0, "started");
 }
 

@@ -1,2 +1,13 @@
-check:
-	@echo none
+UNIT_SRC := $(wildcard tests/unit/*.c)
+$(B)/tests/unit: $(call obj,$(UNIT_SRC)) $(B)/libcommon.a
+	@mkdir -p $(@D)
+	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) $^ -lcheck_pic -lsubunit -lm -lrt -lpthread $(LIBS_base) -o $@
+$(call obj,$(UNIT_SRC)): ALL_CFLAGS += -Wno-conversion -Wno-format-truncation -Itests/unit
+OBJ_ALL += $(call obj,$(UNIT_SRC))
+
+# man: pages are generated into build/man
+check: all $(B)/tests/unit
+	@tests/check.sh $(B)
+unit: $(B)/tests/unit
+	@$(B)/tests/unit
+.PHONY: unit

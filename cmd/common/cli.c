@@ -14,9 +14,11 @@
 void cli_help(const char *usage, const struct cli_option *options, size_t n)
 {
 	(void)printf("usage: %s\n\n", usage);
-	for (size_t i = 0; i < n; i++)
-		(void)printf("  %s%s%-*s %s\n", options[i].flag, options[i].argument[0] == '\0' ? "" : " ",
-			(int)(24 - strlen(options[i].flag)), options[i].argument, options[i].text);
+	for (size_t i = 0; i < n; i++) {
+		char both[100];
+		(void)snprintf(both, sizeof both, "%s%s%s", options[i].flag, options[i].argument[0] == '\0' ? "" : " ", options[i].argument);
+		(void)printf("  %-24s %s\n", both, options[i].text);
+	}
 }
 
 int cli_fail(const struct cli *c, int status, const char *format, ...)

@@ -1,0 +1,21 @@
+#!/bin/sh
+# install.sh BUILD DESTDIR PREFIX LIBEXEC SYSCONFDIR
+set -eu
+build=$1 root=$2 prefix=$3 libexec=$4 etc=$5
+install -d "$root$prefix/sbin" "$root$prefix/bin" "$root$libexec" "$root$etc/posthorn" "$root$prefix/lib/sysusers.d" \
+    "$root$prefix/share/man/man1" "$root$prefix/share/man/man5" "$root$prefix/share/man/man8" "$root$prefix/share/doc/posthorn"
+install -m 755 "$build/posthorn" "$build/hornconf" "$build/hornqueue" "$root$prefix/sbin/"
+# setgid to hornpost where the group exists: whoever calls it may write into maildrop and nowhere else
+install -m 755 "$build/sendmail" "$root$prefix/sbin/sendmail"
+if [ "$(id -u)" = 0 ] && getent group hornpost >/dev/null; then
+    chgrp hornpost "$root$prefix/sbin/sendmail"
+    chmod 2755 "$root$prefix/sbin/sendmail"
+fi
+ln -sf ../sbin/sendmail "$root$prefix/bin/mailq"
+ln -sf ../sbin/sendmail "$root$prefix/bin/newaliases"
+install -m 755 "$build"/libexec/* "$root$libexec/"
+install -m 644 conf/posthorn.sysusers "$root$prefix/lib/sysusers.d/posthorn.conf"
+for page in "$build"/man/*; do
+    install -m 644 "$page" "$root$prefix/share/man/man${page##*.}/"
+done
+install -m 644 README.md CHANGELOG.md LICENSE "$root$prefix/share/doc/posthorn/"

@@ -1,0 +1,50 @@
+#include "dns/dns.h"
+#include "unit.h"
+
+#include <string.h>
+
+/* An answer: header, one question "a.b" of MX, one MX record 10 with a pointer to "b". */
+static const char answer[] =
+	"\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00" "\x01" "a" "\x01" "b" "\x00" "\x00\x0f\x00\x01"
+	"\xc0\x0c" "\x00\x0f\x00\x01" "\x00\x00\x00\x3c" "\x00\x06" "\x00\x0a" "\x01" "m" "\xc0\x0e";
+
+START_TEST(an_mx_answer_is_read_through_its_pointers)
+{
+	struct buffer b;
+	size_t n;
+	unsigned rcode;
+	struct dns_mx mx;
+	buffer_init(&b, 1000);
+	ck_assert_int_eq(dns_parse_answer((struct span){answer, sizeof answer - 1}, DNS_MX, &b, &n, &rcode), 0);
+	struct span rest = buffer_span(&b);
+	ck_assert_uint_eq(n, 1);
+	ck_assert(dns_take_mx(&rest, &mx) && mx.preference == 10 && span_is(mx.host, "m.b"));
+	buffer_free(&b);
+}
+END_TEST
+
+START_TEST(a_cut_or_looping_answer_is_refused)
+{
+	struct buffer b;
+	size_t n;
+	unsigned rcode;
+	char loop[sizeof answer];
+	buffer_init(&b, 1000);
+	for (size_t cut = 0; cut + 1 < sizeof answer; cut++)
+		ck_assert_int_eq(dns_parse_answer((struct span){answer, cut}, DNS_MX, &b, &n, &rcode), EBADMSG);
+	memcpy(loop, answer, sizeof answer);
+	loop[sizeof answer - 2] = (char)(sizeof answer - 3); /* the pointer points at itself */
+	ck_assert_int_eq(dns_parse_answer((struct span){loop, sizeof answer - 1}, DNS_MX, &b, &n, &rcode), EBADMSG);
+	buffer_free(&b);
+}
+END_TEST
+
+Suite *suite_dns(void)
+{
+	Suite *s = suite_create("dns");
+	TCase *t = tcase_create("dns");
+	tcase_add_test(t, an_mx_answer_is_read_through_its_pointers);
+	tcase_add_test(t, a_cut_or_looping_answer_is_refused);
+	suite_add_tcase(s, t);
+	return s;
+}

@@ -1,0 +1,304 @@
+#include "smtp/smtp.h"
+#include "unit.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct { const char *text; unsigned flags; bool good; } addresses[] = {
+	{"a@b.example", 0, true},
+	{"a.b+c@b.example", 0, true},
+	{"a..b@b.example", 0, false},
+	{".a@b.example", 0, false},
+	{"a.@b.example", 0, false},
+	{"\"a b\"@b.example", 0, true},
+	{"\"a\\\"b\"@b.example", 0, true},
+	{"\"a\"b@b.example", 0, false},
+	{"\"\"@b.example", 0, true},
+	{"\"a\rb\"@b.example", 0, false},
+	{"a@[192.0.2.1]", 0, true},
+	{"a@[IPv6:2001:db8::1]", 0, true},
+	{"a@[2001:db8::1]", 0, false},
+	{"a@[192.0.2.256]", 0, false},
+	{"a@-b.example", 0, false},
+	{"a@b-.example", 0, false},
+	{"a@b.example.", 0, false},
+	{"a@b..example", 0, false},
+	{"a@", 0, false},
+	{"@b.example", 0, false},
+	{"a", 0, false},
+	{"a", ADDRESS_NO_DOMAIN, true},
+	{"\xc3\xa4@b.example", 0, false},
+	{"\xc3\xa4@b\xc3\xbc.example", ADDRESS_UTF8, true},
+	{"\xc3@b.example", ADDRESS_UTF8, false},
+	{"\xc0\xaf@b.example", ADDRESS_UTF8, false},
+	{"\xed\xa0\x80@b.example", ADDRESS_UTF8, false},
+	{"a b@b.example", 0, false},
+	{"a@b@c.example", 0, false},
+};
+
+START_TEST(address_syntax_is_that_of_rfc_5321)
+{
+	struct address a;
+	bool good = address_parse(span_of(addresses[_i].text), addresses[_i].flags, &a) == 0;
+	ck_assert_msg(good == addresses[_i].good, "%s", addresses[_i].text);
+}
+END_TEST
+
+START_TEST(local_part_and_path_have_their_limits)
+{
+	char text[400];
+	struct address a;
+	(void)snprintf(text, sizeof text, "%064d@b.example", 1);
+	ck_assert_int_eq(address_parse(span_of(text), 0, &a), 0);
+	(void)snprintf(text, sizeof text, "%065d@b.example", 1);
+	ck_assert_int_eq(address_parse(span_of(text), 0, &a), EINVAL);
+	(void)snprintf(text, sizeof text, "a@%064d.example", 1);
+	ck_assert_int_eq(address_parse(span_of(text), 0, &a), EINVAL);
+}
+END_TEST
+
+START_TEST(a_source_route_is_dropped)
+{
+	struct address a;
+	struct span rest = span_of("<@one.example,@two.example:a@b.example> SIZE=1");
+	ck_assert_int_eq(address_parse_path(&rest, 0, &a), 0);
+	ck_assert(span_is(a.local, "a") && span_is(a.domain, "b.example") && span_is(rest, " SIZE=1"));
+}
+END_TEST
+
+START_TEST(two_spellings_of_a_mailbox_compare_equal_without_quotes)
+{
+	struct address a;
+	struct buffer b;
+	buffer_init(&b, 100);
+	ck_assert_int_eq(address_parse(span_of("\"a\\bc\"@x.example"), 0, &a), 0);
+	address_put_unquoted_local(&b, &a);
+	ck_assert(span_is(buffer_span(&b), "abc"));
+	buffer_free(&b);
+}
+END_TEST
+
+static const struct { const char *args; enum reply reply; } mails[] = {
+	{"FROM:<a@b.example>", REPLY_MAIL_OK},
+	{"FROM:<>", REPLY_MAIL_OK},
+	{"FROM: <a@b.example> SIZE=10 BODY=8BITMIME RET=FULL ENVID=x+2B", REPLY_MAIL_OK},
+	{"from:<a@b.example> body=binarymime smtputf8", REPLY_MAIL_OK},
+	{"FROM:a@b.example", REPLY_BAD_SENDER},
+	{"FROM:<a@b.example", REPLY_BAD_SENDER},
+	{"FROM:<a@b.example>SIZE=10", REPLY_BAD_SENDER},
+	{"TO:<a@b.example>", REPLY_SYNTAX},
+	{"FROM:<a@b.example> SIZE=x", REPLY_SYNTAX},
+	{"FROM:<a@b.example> SIZE=1 SIZE=1", REPLY_SYNTAX},
+	{"FROM:<a@b.example> BODY=9BIT", REPLY_SYNTAX},
+	{"FROM:<a@b.example> RET=SOME", REPLY_SYNTAX},
+	{"FROM:<a@b.example> ENVID=a=b", REPLY_SYNTAX},
+	{"FROM:<a@b.example> SMTPUTF8=yes", REPLY_SYNTAX},
+	{"FROM:<a@b.example> AUTH=<>", REPLY_PARAM_UNKNOWN},
+	{"FROM:<\xc3\xa4@b.example>", REPLY_NEEDS_UTF8},
+	{"FROM:<\xc3\xa4@b.example> SMTPUTF8", REPLY_MAIL_OK},
+};
+
+START_TEST(each_form_of_mail_gets_its_reply)
+{
+	struct mail_args m;
+	ck_assert_msg(mail_args_parse(span_of(mails[_i].args), &m) == mails[_i].reply, "%s", mails[_i].args);
+}
+END_TEST
+
+static const struct { const char *args; enum reply reply; unsigned notify; } rcpts[] = {
+	{"TO:<a@b.example>", REPLY_RCPT_OK, 0},
+	{"TO:<postmaster>", REPLY_RCPT_OK, 0},
+	{"TO:<PostMaster> NOTIFY=NEVER", REPLY_RCPT_OK, NOTIFY_NEVER},
+	{"TO:<a@b.example> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;a@b.example", REPLY_RCPT_OK, NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY},
+	{"TO:<a>", REPLY_BAD_RECIPIENT, 0},
+	{"TO:<>", REPLY_BAD_RECIPIENT, 0},
+	{"TO:<a@b.example> NOTIFY=NEVER,DELAY", REPLY_SYNTAX, 0},
+	{"TO:<a@b.example> NOTIFY=DELAY,DELAY", REPLY_SYNTAX, 0},
+	{"TO:<a@b.example> NOTIFY=", REPLY_SYNTAX, 0},
+	{"TO:<a@b.example> ORCPT=a@b.example", REPLY_SYNTAX, 0},
+	{"TO:<a@b.example> ORCPT=rfc822;a+4", REPLY_SYNTAX, 0},
+	{"TO:<a@b.example> X=1", REPLY_PARAM_UNKNOWN, 0},
+};
+
+START_TEST(each_form_of_rcpt_gets_its_reply)
+{
+	struct rcpt_args r = {0};
+	ck_assert_msg(rcpt_args_parse(span_of(rcpts[_i].args), false, &r) == rcpts[_i].reply, "%s", rcpts[_i].args);
+	ck_assert_uint_eq(r.notify, rcpts[_i].notify);
+}
+END_TEST
+
+static const struct { enum command c; const char *verb; unsigned phases, flags; } commands[] = {
+	{CMD_EHLO, "ehlo", PHASE_ANY, CMD_FLUSH},
+	{CMD_HELO, "HELO", PHASE_ANY, CMD_FLUSH},
+	{CMD_STARTTLS, "STARTTLS", PHASE_GREETED, CMD_FLUSH | CMD_ALONE | CMD_NOARG},
+	{CMD_MAIL, "MAIL", PHASE_GREETED, 0},
+	{CMD_RCPT, "RCPT", PHASE_MAIL | PHASE_RCPT, 0},
+	{CMD_DATA, "DATA", PHASE_RCPT, CMD_FLUSH | CMD_NOARG},
+	{CMD_BDAT, "BDAT", PHASE_RCPT | PHASE_CHUNKS, CMD_SWALLOW},
+	{CMD_RSET, "RSET", PHASE_ANY, CMD_NOARG | CMD_JUNK},
+	{CMD_VRFY, "VRFY", PHASE_ANY, CMD_FLUSH | CMD_JUNK},
+	{CMD_EXPN, "EXPN", PHASE_ANY, CMD_FLUSH | CMD_JUNK},
+	{CMD_HELP, "HELP", PHASE_ANY, CMD_JUNK},
+	{CMD_NOOP, "NOOP", PHASE_ANY, CMD_FLUSH | CMD_JUNK},
+	{CMD_QUIT, "QUIT", PHASE_ANY, CMD_FLUSH | CMD_NOARG},
+	{CMD_COUNT, "WIZ", 0, 0},
+};
+
+START_TEST(each_command_has_its_phases_and_flags)
+{
+	struct span args;
+	ck_assert_int_eq(command_parse(span_of(commands[_i].verb), &args), commands[_i].c);
+	if (commands[_i].c == CMD_COUNT)
+		return;
+	ck_assert_uint_eq(command_row(commands[_i].c)->phases, commands[_i].phases);
+	ck_assert_uint_eq(command_row(commands[_i].c)->flags, commands[_i].flags);
+}
+END_TEST
+
+/* Every row: RFC 3463 2: the class of the enhanced status is that of the code. */
+START_TEST(each_reply_is_well_formed)
+{
+	struct buffer b;
+	struct peer_reply r;
+	buffer_init(&b, 1000);
+	peer_reply_init(&r);
+	for (int i = 0; i < REPLY_COUNT; i++) {
+		const struct reply_row *row = reply_row((enum reply)i);
+		ck_assert_int_ge(row->code, 200);
+		if (row->enhanced[0] != '\0')
+			ck_assert_int_eq(row->enhanced[0] - '0', row->code / 100);
+		buffer_clear(&b);
+		reply_put(&b, (enum reply)i, span_of("detail\r\nQUIT"));
+		ck_assert_ptr_eq(memchr(b.at, '\n', b.n), b.at + b.n - 1);
+		peer_reply_clear(&r);
+		ck_assert_int_eq(peer_reply_line(&r, (struct span){b.at, b.n - 2}), 0);
+		ck_assert_int_eq(r.code, row->code);
+	}
+	peer_reply_free(&r);
+	buffer_free(&b);
+}
+END_TEST
+
+static const struct { const char *in, *out; bool bare, end; } data[] = {
+	{"a\r\n.\r\n", "a\r\n", false, true},
+	{".\r\n", "", false, true},
+	{"..a\r\n.\r\n", ".a\r\n", false, true},
+	{".a\r\n.\r\n", "a\r\n", false, true},
+	{"a\n.\nb\r\n.\r\n", "a\n.\nb\r\n", true, true},     /* LF.LF ends nothing */
+	{"a\r\n.\nb\r\n.\r\n", "a\r\n\nb\r\n", true, true},  /* CRLF.LF ends nothing */
+	{"a\n.\r\nb\r\n.\r\n", "a\n.\r\nb\r\n", true, true}, /* LF.CRLF ends nothing */
+	{"a\r.\r\nb\r\n.\r\n", "a\r.\r\nb\r\n", true, true}, /* CR.CRLF ends nothing */
+	{"a\r\n.\r\r\n.\r\n", "a\r\n\r\r\n", true, true},
+	{"a\r\n.", "a\r\n", false, false},
+	{"a\rb\r\n.\r\n", "a\rb\r\n", true, true},
+};
+
+START_TEST(only_crlf_dot_crlf_ends_data)
+{
+	size_t n = strlen(data[_i].in);
+	for (size_t cut = 0; cut <= n; cut++) { /* however it is cut into pieces */
+		struct data_decoder d;
+		struct buffer out;
+		buffer_init(&out, 1000);
+		data_decoder_init(&d, false);
+		size_t used = data_decode(&d, (struct span){data[_i].in, cut}, &out);
+		if (used == cut)
+			(void)data_decode(&d, (struct span){data[_i].in + cut, n - cut}, &out);
+		ck_assert_msg(span_is(buffer_span(&out), data[_i].out), "%d cut %zu", _i, cut);
+		ck_assert_int_eq(d.bare, data[_i].bare);
+		ck_assert_int_eq(d.state == DATA_END, data[_i].end);
+		buffer_free(&out);
+	}
+}
+END_TEST
+
+START_TEST(normalize_makes_bare_line_ends_whole_but_never_an_end)
+{
+	struct data_decoder d;
+	struct buffer out;
+	buffer_init(&out, 1000);
+	data_decoder_init(&d, true);
+	(void)data_decode(&d, span_of("a\n.\r\nb\rc\r\n.\r\n"), &out);
+	ck_assert(span_is(buffer_span(&out), "a\r\n.\r\nb\r\nc\r\n"));
+	buffer_free(&out);
+}
+END_TEST
+
+START_TEST(what_is_stuffed_comes_back)
+{
+	static const char text[] = ".\r\n..\r\na.\r\n.b\r\n";
+	struct data_decoder d;
+	struct buffer wire, back;
+	bool start = true;
+	buffer_init(&wire, 1000);
+	buffer_init(&back, 1000);
+	data_encode(&wire, span_of(text), &start);
+	buffer_puts(&wire, ".\r\n");
+	data_decoder_init(&d, false);
+	(void)data_decode(&d, buffer_span(&wire), &back);
+	ck_assert(span_is(buffer_span(&back), text) && d.state == DATA_END && start);
+	buffer_free(&wire);
+	buffer_free(&back);
+}
+END_TEST
+
+START_TEST(a_peers_reply_must_be_smtp)
+{
+	static const struct { const char *line; int result; } lines[] = {
+		{"250 ok", 0}, {"250-more", EAGAIN}, {"250", 0}, {"25", EBADMSG}, {"2x0 ok", EBADMSG}, {"150 ok", EBADMSG}, {"650 ok", EBADMSG},
+		{"250xok", EBADMSG}, {"", EBADMSG}, {"HTTP/1.0", EBADMSG}};
+	for (size_t i = 0; i < COUNT_OF(lines); i++) {
+		struct peer_reply r;
+		peer_reply_init(&r);
+		ck_assert_msg(peer_reply_line(&r, span_of(lines[i].line)) == lines[i].result, "%s", lines[i].line);
+		peer_reply_free(&r);
+	}
+}
+END_TEST
+
+START_TEST(all_lines_of_a_reply_carry_one_code_and_they_are_not_endless)
+{
+	struct peer_reply r;
+	peer_reply_init(&r);
+	ck_assert_int_eq(peer_reply_line(&r, span_of("250-a")), EAGAIN);
+	ck_assert_int_eq(peer_reply_line(&r, span_of("550 b")), EBADMSG);
+	peer_reply_clear(&r);
+	int result = EAGAIN;
+	for (int i = 0; i < 500 && result == EAGAIN; i++)
+		result = peer_reply_line(&r, span_of("250-again"));
+	ck_assert_int_eq(result, EBADMSG);
+	peer_reply_free(&r);
+}
+END_TEST
+
+START_TEST(an_enhanced_status_fits_its_code)
+{
+	ck_assert(span_is(enhanced_find(span_of("5.1.1 no"), 550), "5.1.1"));
+	ck_assert_uint_eq(enhanced_find(span_of("4.1.1 no"), 550).n, 0);
+	ck_assert_uint_eq(enhanced_find(span_of("5.1 no"), 550).n, 0);
+	ck_assert_uint_eq(enhanced_find(span_of("5.1.1234 no"), 550).n, 0);
+}
+END_TEST
+
+Suite *suite_smtp(void)
+{
+	Suite *s = suite_create("smtp");
+	TCase *t = tcase_create("smtp");
+	tcase_add_loop_test(t, address_syntax_is_that_of_rfc_5321, 0, (int)COUNT_OF(addresses));
+	tcase_add_test(t, local_part_and_path_have_their_limits);
+	tcase_add_test(t, a_source_route_is_dropped);
+	tcase_add_test(t, two_spellings_of_a_mailbox_compare_equal_without_quotes);
+	tcase_add_loop_test(t, each_form_of_mail_gets_its_reply, 0, (int)COUNT_OF(mails));
+	tcase_add_loop_test(t, each_form_of_rcpt_gets_its_reply, 0, (int)COUNT_OF(rcpts));
+	tcase_add_loop_test(t, each_command_has_its_phases_and_flags, 0, (int)COUNT_OF(commands));
+	tcase_add_test(t, each_reply_is_well_formed);
+	tcase_add_loop_test(t, only_crlf_dot_crlf_ends_data, 0, (int)COUNT_OF(data));
+	tcase_add_test(t, normalize_makes_bare_line_ends_whole_but_never_an_end);
+	tcase_add_test(t, what_is_stuffed_comes_back);
+	tcase_add_test(t, a_peers_reply_must_be_smtp);
+	tcase_add_test(t, all_lines_of_a_reply_carry_one_code_and_they_are_not_endless);
+	tcase_add_test(t, an_enhanced_status_fits_its_code);
+	suite_add_tcase(s, t);
+	return s;
+}
