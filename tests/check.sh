@@ -30,7 +30,7 @@ unit() {
 }
 
 system() { # module
-    out=$(cd tests/system && POSTHORN_BUILD=$build timeout 600 python3 -m unittest "$1" 2>&1)
+    out=$(cd tests/system && POSTHORN_BUILD=$build timeout 600 python3 -W ignore -m unittest "$1" 2>&1)
     printf '%s\n' "$out" >>"$log"
     ran=$(printf '%s\n' "$out" | sed -n 's/^Ran \([0-9]*\) test.*/\1/p')
     bad=$(printf '%s\n' "$out" | sed -n 's/^FAILED (\(.*\))/\1/p' | grep -oE '(failures|errors)=[0-9]+' | awk -F= '{ n += $2 } END { print n + 0 }')

@@ -117,6 +117,16 @@ void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, st
 		greet(s);
 }
 
+/* A socket closed with unread input resets the connection, and the peer may never see our last words. */
+static void drop_input(struct session *s)
+{
+	size_t most = INPUT_LIMIT;
+	ssize_t n;
+	(void)shutdown(s->fd, SHUT_WR);
+	while (most > 0 && (n = recv(s->fd, s->worker->scratch, sizeof s->worker->scratch, MSG_DONTWAIT)) > 0)
+		most -= (size_t)n < most ? (size_t)n : most;
+}
+
 void session_free(struct session *s)
 {
 	struct worker *w = s->worker;
@@ -127,6 +137,8 @@ void session_free(struct session *s)
 	if (s->writable != NULL)
 		event_free(s->writable);
 	tls_free(s->ssl);
+	if (s->quit)
+		drop_input(s);
 	(void)close(s->fd);
 	buffer_free(&s->in);
 	buffer_free(&s->out);

@@ -276,10 +276,11 @@ class Sink:
                 elif verb == "HELO":
                     self.reply(s, "helo", "250 sink.example", text)
                 elif verb == "MAIL":
-                    envelope = {"from": text, "to": []}
-                    self.reply(s, "mail", "250 2.1.0 ok", text)
+                    envelope = {"from": text if self.reply(s, "mail", "250 2.1.0 ok", text) else None, "to": []}
                 elif verb == "RCPT":
-                    if self.reply(s, "rcpt", "250 2.1.5 ok", text):
+                    if envelope["from"] is None:
+                        s.sendall(b"503 5.5.1 MAIL first\r\n")
+                    elif self.reply(s, "rcpt", "250 2.1.5 ok", text):
                         envelope["to"].append(text)
                 elif verb == "DATA":
                     if not self.reply(s, "data", "354 go" if envelope["to"] else "554 5.5.1 no recipients", text):
@@ -314,9 +315,13 @@ class Sink:
     def take(self, s, envelope, body):
         with self.lock:
             self.messages.append((envelope["from"], list(envelope["to"]), body))
-        if not self.reply(s, "dot", "250 2.0.0 taken"):
-            with self.lock:
-                self.messages.pop()
+        taken = False
+        try:
+            taken = self.reply(s, "dot", "250 2.0.0 taken")
+        finally:
+            if not taken:
+                with self.lock:
+                    self.messages.pop()
 
     def close(self):
         self.open = False
