@@ -11,3 +11,15 @@ check: all $(B)/tests/unit
 unit: $(B)/tests/unit
 	@$(B)/tests/unit
 .PHONY: unit
+fuzz: all
+	@tests/fuzz/fuzz.sh $(abspath $(B)) $(SECONDS_EACH)
+mutants: $(B)/tests/unit
+	@python3 tests/mutants.py
+# a build of its own with the sanitizers; seccomp only logs there
+asan:
+	@$(MAKE) --no-print-directory B=build-asan SANITIZE=1 CFLAGS="-O1 -g" all build-asan/tests/unit
+	@tests/check.sh build-asan
+tidy:
+	@tests/tidy.sh
+evidence: all
+	@tests/evidence.sh $(abspath $(B))

@@ -6,6 +6,7 @@ condition and fails with its name.
 import json
 import os
 import pathlib
+import pwd
 import shutil
 import signal
 import socket
@@ -56,7 +57,7 @@ class Horn:
     def run(self, program, *args, check=True, input=None, **kw):
         command = [str(BUILD / program), *args]
         if self.user:
-            command = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
+            command = ["setpriv", f"--reuid={self.user}", f"--regid={pwd.getpwnam(self.user).pw_gid}", "--clear-groups", *command]
         done = subprocess.run(command, capture_output=True, input=input, timeout=150, **kw)
         if check and done.returncode:
             raise AssertionError(f"{program} {args}: {done.returncode} {done.stderr.decode()}")
@@ -313,15 +314,16 @@ class Sink:
             s.close()
 
     def take(self, s, envelope, body):
+        message = (envelope["from"], list(envelope["to"]), body)
         with self.lock:
-            self.messages.append((envelope["from"], list(envelope["to"]), body))
+            self.messages.append(message)
         taken = False
         try:
             taken = self.reply(s, "dot", "250 2.0.0 taken")
         finally:
             if not taken:
                 with self.lock:
-                    self.messages.pop()
+                    self.messages[:] = [m for m in self.messages if m is not message]
 
     def close(self):
         self.open = False

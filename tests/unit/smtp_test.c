@@ -180,6 +180,63 @@ START_TEST(each_reply_is_well_formed)
 }
 END_TEST
 
+/* What the contract (MISSION, RFC 5321, RFC 3463) says of each reply. */
+static const struct { enum reply reply; int code; const char *enhanced; } replies[] = {
+	{REPLY_GREETING, 220, ""},
+	{REPLY_STARTTLS_OK, 220, "2.0.0"},
+	{REPLY_BYE, 221, "2.0.0"},
+	{REPLY_OK, 250, "2.0.0"},
+	{REPLY_HELO_OK, 250, ""},
+	{REPLY_MAIL_OK, 250, "2.1.0"},
+	{REPLY_RCPT_OK, 250, "2.1.5"},
+	{REPLY_CHUNK_OK, 250, "2.0.0"},
+	{REPLY_QUEUED, 250, "2.0.0"},
+	{REPLY_VRFY, 252, "2.1.5"},
+	{REPLY_HELP, 214, "2.0.0"},
+	{REPLY_DATA_GO, 354, ""},
+	{REPLY_SERVICE_DOWN, 421, "4.3.2"},
+	{REPLY_TOO_MANY, 421, "4.7.0"},
+	{REPLY_SHUTDOWN, 421, "4.3.2"},
+	{REPLY_TIMEOUT, 421, "4.4.2"},
+	{REPLY_SESSION_SIZE, 421, "4.7.0"},
+	{REPLY_ERRORS, 421, "4.7.0"},
+	{REPLY_JUNK, 421, "4.7.0"},
+	{REPLY_LOCAL_ERROR, 451, "4.3.0"},
+	{REPLY_NO_STORAGE, 452, "4.3.1"},
+	{REPLY_RCPT_LIMIT, 452, "4.5.3"},
+	{REPLY_TLS_UNAVAILABLE, 454, "4.7.0"},
+	{REPLY_UNKNOWN, 500, "5.5.1"},
+	{REPLY_LINE_LONG, 500, "5.5.2"},
+	{REPLY_LINE_BARE, 500, "5.5.2"},
+	{REPLY_SYNTAX, 501, "5.5.4"},
+	{REPLY_NO_ARGUMENT, 501, "5.5.4"},
+	{REPLY_HELO_NAME, 501, "5.5.4"},
+	{REPLY_BAD_SENDER, 501, "5.1.7"},
+	{REPLY_BAD_RECIPIENT, 501, "5.1.3"},
+	{REPLY_NOT_IMPLEMENTED, 502, "5.5.1"},
+	{REPLY_SEQUENCE, 503, "5.5.1"},
+	{REPLY_NO_RECIPIENTS, 503, "5.5.1"},
+	{REPLY_NOT_ALONE, 503, "5.5.0"},
+	{REPLY_EARLY_TALKER, 554, "5.5.0"},
+	{REPLY_BDAT_BINARY, 503, "5.5.1"},
+	{REPLY_DATA_IN_CHUNKS, 503, "5.5.1"},
+	{REPLY_PARAM_UNKNOWN, 555, "5.5.4"},
+	{REPLY_NEEDS_UTF8, 553, "5.6.7"},
+	{REPLY_NO_RELAY, 550, "5.7.1"},
+	{REPLY_NOT_HERE, 550, "5.1.2"},
+	{REPLY_BARE_NEWLINE, 550, "5.6.0"},
+	{REPLY_TOO_BIG, 552, "5.3.4"},
+	{REPLY_TRANSACTION_FAILED, 554, "5.6.0"},
+};
+
+START_TEST(each_reply_has_its_code_and_enhanced_status)
+{
+	const struct reply_row *row = reply_row(replies[_i].reply);
+	ck_assert_int_eq(row->code, replies[_i].code);
+	ck_assert_str_eq(row->enhanced, replies[_i].enhanced);
+}
+END_TEST
+
 static const struct { const char *in, *out; bool bare, end; } data[] = {
 	{"a\r\n.\r\n", "a\r\n", false, true},
 	{".\r\n", "", false, true},
@@ -293,6 +350,7 @@ Suite *suite_smtp(void)
 	tcase_add_loop_test(t, each_form_of_rcpt_gets_its_reply, 0, (int)COUNT_OF(rcpts));
 	tcase_add_loop_test(t, each_command_has_its_phases_and_flags, 0, (int)COUNT_OF(commands));
 	tcase_add_test(t, each_reply_is_well_formed);
+	tcase_add_loop_test(t, each_reply_has_its_code_and_enhanced_status, 0, (int)COUNT_OF(replies));
 	tcase_add_loop_test(t, only_crlf_dot_crlf_ends_data, 0, (int)COUNT_OF(data));
 	tcase_add_test(t, normalize_makes_bare_line_ends_whole_but_never_an_end);
 	tcase_add_test(t, what_is_stuffed_comes_back);
