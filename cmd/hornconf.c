@@ -107,23 +107,25 @@ int main(int argc, char **argv)
 	struct cli c = {.program = "hornconf", .dir = "/etc/posthorn"};
 	struct conf_options o = {.server = NULL};
 	char **args = calloc((size_t)argc + 1, sizeof *args);
+	const char *bad = NULL;
 	int n = 0;
 	if (args == NULL)
 		return EX_OSERR;
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--help") == 0) {
 			cli_help(usage, options, COUNT_OF(options));
+			free(args);
 			return EX_OK;
 		}
 		const char **value = strcmp(argv[i], "-c") == 0 ? &c.dir : strcmp(argv[i], "-s") == 0 ? &o.server : strcmp(argv[i], "-D") == 0 ? &o.domain : NULL;
 		if (value != NULL && i + 1 < argc)
 			*value = argv[++i];
 		else if (value != NULL || (argv[i][0] == '-' && !take_flag(&o, argv[i])))
-			return cli_fail(&c, EX_USAGE, "'%s' is not understood; --help shows the options", argv[i]);
+			bad = argv[i];
 		else if (argv[i][0] != '-')
 			args[n++] = argv[i];
 	}
-	int status = run(&c, &o, args, n);
+	int status = bad == NULL ? run(&c, &o, args, n) : cli_fail(&c, EX_USAGE, "'%s' is not understood; --help shows the options", bad);
 	free(args);
 	return status;
 }

@@ -176,6 +176,7 @@ int main(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--help") == 0) {
 			cli_help(usage, options, COUNT_OF(options));
+			free(args);
 			return EX_OK;
 		}
 		if (strcmp(argv[i], "-c") == 0 && i + 1 < argc)

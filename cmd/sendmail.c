@@ -227,6 +227,7 @@ int main(int argc, char **argv)
 	for (int i = 1; i < argc && status == 0; i++) {
 		if (strcmp(argv[i], "--help") == 0) {
 			cli_help(usage, options, COUNT_OF(options));
+			free(rcpts);
 			return EX_OK;
 		}
 		if (!only_rcpts && strcmp(argv[i], "--") == 0)

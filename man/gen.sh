@@ -3,6 +3,7 @@
 # @@OPTIONS command stand for what is generated from the tables and from --help.
 set -eu
 template=$1 build=$2
+export ASAN_OPTIONS=detect_leaks=0
 while IFS= read -r line; do
     case $line in
     '@@PARAMS '*) "$build/tools/mangen" params "${line#@@PARAMS }" ;;

@@ -116,6 +116,10 @@ int main(int argc, char **argv)
 	(void)umask(022);
 	(void)signal(SIGPIPE, SIG_IGN);
 	m->root = geteuid() == 0;
+#ifdef POSTHORN_SANITIZED
+	m->sanitized = true;
+	(void)setenv("POSTHORN_SANITIZED", "1", 1);
+#endif
 	m->log.to_stderr = m->foreground;
 	int status = master_prepare(m, &why);
 	if (status == 0)

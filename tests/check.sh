@@ -3,6 +3,8 @@
 set -u
 build=$(realpath "$1")
 cd "$(dirname "$0")/.."
+# memory of a program that ends is not given back singly: what asan looks for here are real errors
+export ASAN_OPTIONS=detect_leaks=0
 passed=0 failed=0
 log=$build/tests/check.log
 : >"$log"

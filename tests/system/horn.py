@@ -327,6 +327,10 @@ class Sink:
 
     def close(self):
         self.open = False
+        try: # closing alone leaves a listener that another thread waits on in accept(): it would take one more
+            self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         self.listener.close()
         for s in list(self.sockets):
             try:
