@@ -75,6 +75,8 @@ static void on_turn(int fd, short what, void *context)
 	start_when_told(q, false);
 	journal_read(q);
 	wait_pass(q);
+	if (q->more_due && q->active < ACTIVE_LIMIT / 2)
+		wait_load_due(q);
 	dest_dispatch(q);
 	fates_flush(q);
 	journal_free_segments(q);

@@ -148,6 +148,7 @@ struct qmgr {
 	/* time: wall clock at the start plus monotonic time since */
 	int64_t start_s, start_ms, newest_s;
 	struct event *turn, *second, *start_timer, *soon;
+	bool more_due; /* more rows are due than the last look took */
 	bool turn_due, in_turn, started, stopping, count_due;
 	struct listing *listings;
 	struct phantom *phantoms;

@@ -166,10 +166,12 @@ void wait_load_due(struct qmgr *q)
 {
 	struct qid ids[DUE_A_TURN];
 	size_t n = 0, room = q->active < ACTIVE_LIMIT ? ACTIVE_LIMIT - q->active : 0;
+	size_t most = room < DUE_A_TURN ? room : DUE_A_TURN;
 	int64_t next_s;
 	if (!q->started || q->stopping || room == 0)
 		return;
-	int error = index_due(&q->index, 1, q_now(q), ids, room < DUE_A_TURN ? room : DUE_A_TURN, &n, &next_s);
+	int error = index_due(&q->index, 1, q_now(q), ids, most, &n, &next_s);
+	q->more_due = n == most;
 	for (size_t i = 0; i < n && error == 0; i++) {
 		struct buffer bytes;
 		struct row row;
@@ -194,7 +196,7 @@ void wait_load_due(struct qmgr *q)
 	}
 	if (error != 0)
 		index_trouble(q, error);
-	else if (n == DUE_A_TURN)
+	else if (q->more_due)
 		q_turn_soon(q);
 }
 

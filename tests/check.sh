@@ -45,6 +45,7 @@ system() { # module
 
 step includes tests/check/includes.py
 step events tests/check/events.py
+step style python3 tests/check/style_measure.py --check -x 'tests/bench/*' -x 'build*/*' .
 step "man pages" tests/check/man.py "$build"
 step "fuzz corpora" tests/fuzz/corpora.sh "$build"
 unit

@@ -9,6 +9,7 @@ import unittest
 
 from horn import Client, Horn, Sink, alive, free_port, remote, wait_for
 
+SLOW = int(os.environ.get("POSTHORN_SLOW", "1"))  # a sanitized build takes its time
 ROUNDS = int(os.environ.get("POSTHORN_KILL_ROUNDS", "6"))
 
 
@@ -91,7 +92,7 @@ class Kill(unittest.TestCase):
                     except (AssertionError, ValueError):
                         return False
                     return len(after) == len(before) and not set(after) & set(before)
-                wait_for(f"{role} replaced", replaced, 5)
+                wait_for(f"{role} replaced", replaced, 5 * SLOW)
                 n = len(ledger.acknowledged)
                 wait_for("mail goes on", lambda: len(ledger.acknowledged) > n + 50)
                 ledger.end()
@@ -101,7 +102,7 @@ class Kill(unittest.TestCase):
         with Horn() as h:
             pids = h.tree()
             os.kill(pids[0], signal.SIGKILL)
-            wait_for("all ended", lambda: not any(alive(p) for p in pids), 5)
+            wait_for("all ended", lambda: not any(alive(p) for p in pids), 5 * SLOW)
             h.start()
             with h.client() as c:
                 c.send("a@example.org", "x@local.example", b"Subject: x\r\n\r\ny")

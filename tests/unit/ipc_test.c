@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -140,7 +141,7 @@ START_TEST(large_and_many_messages_arrive_whole)
 {
 	struct channel *c = open_pair(R_CLEANUP, R_SMTPD);
 	struct end far = {.fd = -1};
-	static char text[100 * 1024];
+	char *text = calloc(1, 100 * 1024);
 	ck_assert_ptr_nonnull(channel_make(base, other, R_SMTPD, R_CLEANUP, &owner, &far));
 	for (int i = 0; i < 300; i++)
 		send_submitted(c, (struct msg_submitted){.id = {text, (size_t)i * 300}}, -1);
@@ -149,6 +150,7 @@ START_TEST(large_and_many_messages_arrive_whole)
 	ck_assert_uint_eq(far.got, 300);
 	ck_assert_uint_eq(far.bytes, 300ul * 299 / 2 * 300);
 	ck_assert_uint_eq(channel_backlog(c), 0);
+	free(text);
 }
 END_TEST
 

@@ -476,30 +476,39 @@ static void run(struct disk *d)
 	(void)rmdir(d->copy);
 }
 
+static struct disk *make_disk(void)
+{
+	struct disk *d = calloc(1, sizeof *d);
+	ck_assert_ptr_nonnull(d);
+	return d;
+}
+
 START_TEST(a_power_cut_loses_nothing_acknowledged_and_repeats_nothing_recorded)
 {
-	static struct disk d;
-	run(&d);
-	(void)printf("power cut: %u states of the disk, %u lost, %u repeated\n", d.cuts, d.lost, d.repeated);
-	ck_assert_uint_ge(d.messages_n, MESSAGES - 4);
-	ck_assert_uint_eq(d.lost, 0);
-	ck_assert_uint_eq(d.repeated, 0);
+	struct disk *d = make_disk();
+	run(d);
+	(void)printf("power cut: %u states of the disk, %u lost, %u repeated\n", d->cuts, d->lost, d->repeated);
+	ck_assert_uint_ge(d->messages_n, MESSAGES - 4);
+	ck_assert_uint_eq(d->lost, 0);
+	ck_assert_uint_eq(d->repeated, 0);
 }
 END_TEST
 
 START_TEST(control_a_build_without_the_sync_is_caught)
 {
-	static struct disk d = {.no_sync = true};
-	run(&d);
-	ck_assert_uint_gt(d.lost, 0);
+	struct disk *d = make_disk();
+	d->no_sync = true;
+	run(d);
+	ck_assert_uint_gt(d->lost, 0);
 }
 END_TEST
 
 START_TEST(control_an_answer_before_the_sync_is_caught)
 {
-	static struct disk d = {.early = true};
-	run(&d);
-	ck_assert_uint_gt(d.lost, 0);
+	struct disk *d = make_disk();
+	d->early = true;
+	run(d);
+	ck_assert_uint_gt(d->lost, 0);
 }
 END_TEST
 
