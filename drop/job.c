@@ -175,6 +175,10 @@ void drop_tell_again(struct drop *d)
 	for (const struct drop_job *j = d->told; j != NULL; j = j->next)
 		tell(d, j);
 	for (const struct drop_job *j = d->jobs; j != NULL; j = j->next) {
+		if (list.n > IPC_INLINE && d->qmgr != NULL) {
+			send_holds(d->qmgr, (struct msg_holds){.more = 1, .deliveries = buffer_span(&list)}, -1);
+			buffer_clear(&list);
+		}
 		buffer_put_u64(&list, j->delivery);
 		buffer_put_lspan(&list, qid_span(&j->id));
 		buffer_put_lspan(&list, buffer_span(&j->indexes));

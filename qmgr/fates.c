@@ -18,7 +18,7 @@ struct recovered *fates_recovered(struct qmgr *q, const struct qid *id, bool mak
 	if (r == NULL)
 		return NULL;
 	r->id = *id;
-	buffer_init(&r->lines, 1024 * 1024);
+	buffer_init(&r->lines, 64 * 1024 * 1024);
 	r->next = *bucket;
 	*bucket = r;
 	return r;
@@ -110,6 +110,39 @@ static int queue_fold(struct qmgr *q, const struct qid *id, struct span lines)
 	return 0;
 }
 
+/* Facts from before: they may stand in any of the present files, so the oldest waits for them. */
+static void fold_piece(struct qmgr *q, const struct qid *id, struct buffer *piece)
+{
+	struct fold *f = calloc(1, sizeof *f);
+	if (f == NULL || piece->n == 0) {
+		free(f);
+		return;
+	}
+	f->id = *id;
+	f->fates_seq = q->fates_list[0].seq;
+	f->lines = *piece;
+	buffer_init(piece, piece->limit);
+	*q->folds_end = f;
+	q->folds_end = &f->next;
+	q->fates_list[0].folds++;
+	if (q->mover != NULL)
+		send_fold(q->mover, (struct msg_fold){.id = qid_span(id), .fates = buffer_span(&f->lines)}, -1);
+}
+
+void fates_fold(struct qmgr *q, const struct qid *id, struct span lines)
+{
+	struct buffer piece;
+	struct fate f;
+	buffer_init(&piece, 1024 * 1024);
+	while (fate_next(&lines, &f)) {
+		fate_put(&piece, &f);
+		if (piece.n > FACTS_A_PACKET)
+			fold_piece(q, id, &piece);
+	}
+	fold_piece(q, id, &piece);
+	buffer_free(&piece);
+}
+
 /* Appends a fact to this turn's lines; a waiting message's file gets it too. */
 void fates_line(struct qmgr *q, struct qmsg *m, const struct fate *f)
 {
@@ -130,7 +163,7 @@ void fates_confirm(struct qmgr *q, struct channel *agent, uint64_t delivery)
 		uint64_t *more = realloc(q->confirms, n * sizeof *more);
 		if (more != NULL)
 			q->confirms = more;
-		struct channel **to = realloc(q->confirm_to, n * sizeof *to);
+		struct channel **to = realloc(q->confirm_to, n * sizeof(struct channel *));
 		if (to != NULL)
 			q->confirm_to = to;
 		if (more == NULL || to == NULL)

@@ -105,7 +105,7 @@ struct qmsg *msg_make(struct qmgr *q, const struct record *r, struct span fates)
 	m->seq = r->seq;
 	m->offset = r->offset;
 	m->length = r->length;
-	buffer_init(&m->fates, IPC_PACKET_MAX);
+	buffer_init(&m->fates, 64 * 1024 * 1024);
 	if (copy_envelope(m, r->envelope) != 0) {
 		free(m->envelope);
 		free(m);
@@ -162,7 +162,7 @@ bool rcpt_is_local(const struct qmgr *q, const struct qmsg *m, size_t i)
 /* All recipients of one destination in tasks of at most recipient_limit (MISSION D8). */
 static void make_tasks_for(struct qmgr *q, struct qmsg *m, struct dest *d)
 {
-	int64_t limit = d->local ? PARAM_UNLIMITED : q_params(q)->recipient_limit;
+	int64_t most = d->local ? TASK_RCPTS_LOCAL : TASK_RCPTS, limit = d->local || q_params(q)->recipient_limit > most ? most : q_params(q)->recipient_limit;
 	uint32_t *indexes = calloc(m->e.rcpts_n, sizeof *indexes);
 	size_t n = 0;
 	if (indexes == NULL)

@@ -20,6 +20,8 @@ enum {
 	AGENT_TASKS = 400,          /* deliveries that an agent holds */
 	WINDOW_FIRST = 5, REPORT_CONTENT = 50 * 1024,
 	FATES_BYTES = 4 * 1024 * 1024,
+	TASK_RCPTS = 250, TASK_RCPTS_LOCAL = 1000, /* recipients of one delivery: verdicts fit into a packet */
+	FACTS_A_PACKET = 64 * 1024,
 	DUE_A_TURN = 500,
 	REPORT_BADMAIL = 4,         /* as a report kind: the message itself goes to Badmail */
 };
@@ -236,6 +238,7 @@ void fates_flush(struct qmgr *q);
 void fates_sync_now(struct qmgr *q);
 void fates_gone(struct qmgr *q, const struct qid *id, unsigned what);
 int fates_on_folded(struct channel *ch, struct message *m);
+void fates_fold(struct qmgr *q, const struct qid *id, struct span lines); /* in pieces that fit into packets */
 void fates_send_folds(struct qmgr *q);
 void fates_drop_old(struct qmgr *q);
 void fates_forget_channel(struct qmgr *q, const struct channel *ch);

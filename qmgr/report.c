@@ -4,31 +4,56 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A report about a report is never made (RFC 5321 6.1): the message goes to Badmail. */
+static void keep_as_badmail(struct qmgr *q, struct qmsg *m, struct span results)
+{
+	struct result r;
+	uint32_t *indexes = calloc(m->e.rcpts_n, sizeof *indexes);
+	struct buffer reason;
+	size_t n = 0;
+	buffer_init(&reason, FACTS_A_PACKET);
+	while (indexes != NULL && result_take(&results, &r) && n < m->e.rcpts_n) {
+		indexes[n++] = r.index;
+		if (reason.n < FACTS_A_PACKET / 2)
+			buffer_printf(&reason, "<%.*s>: %.*s\n", SPAN_ARG(m->rcpts[r.index].address), SPAN_ARG(r.text));
+	}
+	if (n > 0)
+		task_badmail(q, m, indexes, n, buffer_span(&reason));
+	buffer_free(&reason);
+	free(indexes);
+}
+
 /* The line "owes" comes first; only then bounce is asked, with the report's id. */
-void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results)
+static void owe_one(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results)
 {
 	struct fate f = {.kind = FATE_OWED, .id = m->id, .report = qid_make(&q->ids, clock_wall_us()), .report_kind = kind, .results = results};
-	if (m->e.sender.n == 0) { /* a report about a report is never made (RFC 5321 6.1) */
-		struct result r;
-		uint32_t *indexes = calloc(m->e.rcpts_n, sizeof *indexes);
-		struct buffer reason;
-		size_t n = 0;
-		buffer_init(&reason, 1024 * 1024);
-		while (indexes != NULL && result_take(&results, &r) && n < m->e.rcpts_n) {
-			indexes[n++] = r.index;
-			buffer_printf(&reason, "<%.*s>: %.*s\n", SPAN_ARG(m->rcpts[r.index].address), SPAN_ARG(r.text));
-		}
-		if (n > 0)
-			task_badmail(q, m, indexes, n, buffer_span(&reason));
-		buffer_free(&reason);
-		free(indexes);
-		return;
-	}
 	fates_line(q, m, &f);
 	msg_apply_fate(q, m, &f);
 	for (struct owed *o = m->owed; o != NULL; o = o->next)
 		if (qid_same(&o->id, &f.report))
 			report_ask(q, m, o);
+}
+
+/* Very many recipients get several reports: each fits into a packet. */
+void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results)
+{
+	struct buffer part;
+	struct result r;
+	if (m->e.sender.n == 0) {
+		keep_as_badmail(q, m, results);
+		return;
+	}
+	buffer_init(&part, 1024 * 1024);
+	while (result_take(&results, &r)) {
+		result_put(&part, &r);
+		if (part.n > FACTS_A_PACKET) {
+			owe_one(q, m, kind, buffer_span(&part));
+			buffer_clear(&part);
+		}
+	}
+	if (part.n > 0)
+		owe_one(q, m, kind, buffer_span(&part));
+	buffer_free(&part);
 }
 
 void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o)

@@ -186,7 +186,7 @@ int start_on_holds(struct channel *ch, struct message *msg)
 	while (error == 0 && take_u64(&rest, &delivery) && take_lspan(&rest, &id) && take_lspan(&rest, &indexes))
 		error = q->pass_dir >= 256 ? 0 : hold_one(q, ch, delivery, id, indexes);
 	for (struct agent *a = ch->peer == R_DROP ? q->drops : q->smtp; a != NULL; a = a->next)
-		if (a->channel == ch)
+		if (a->channel == ch && holds.more == 0)
 			a->told = true;
 	start_when_told(q, false);
 	return error;

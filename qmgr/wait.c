@@ -28,7 +28,7 @@ void index_trouble(struct qmgr *q, int error)
 static void send_store_of(struct qmgr *q, struct qmsg *m)
 {
 	send_store(q->mover, (struct msg_store){.id = qid_span(&m->id), .seq = m->seq, .offset = m->offset, .length = m->length,
-		.fates = buffer_span(&m->fates)}, -1);
+		.fates = m->fates.n > FACTS_A_PACKET ? (struct span){"", 0} : buffer_span(&m->fates)}, -1);
 }
 
 void wait_store(struct qmgr *q, struct qmsg *m)
@@ -61,6 +61,8 @@ int wait_on_stored(struct channel *ch, struct message *msg)
 	}
 	m->storing = false;
 	m->in_wait = true;
+	if (m->fates.n > FACTS_A_PACKET) /* too many for the order to store it: they follow in pieces */
+		fates_fold(q, &m->id, buffer_span(&m->fates));
 	journal_less(q, m->seq);
 	buffer_free(&m->fates);
 	msg_settle(q, m);
@@ -259,17 +261,8 @@ static void finish_pass(struct qmgr *q)
 		while (q->recovered[b] != NULL) {
 			struct recovered *r = q->recovered[b];
 			q->recovered[b] = r->next;
-			struct fold *f = calloc(1, sizeof *f);
-			if (f != NULL) {
-				f->id = r->id;
-				f->fates_seq = q->fates_list[0].seq;
-				f->lines = r->lines;
-				*q->folds_end = f;
-				q->folds_end = &f->next;
-				q->fates_list[0].folds++;
-				if (q->mover != NULL)
-					send_fold(q->mover, (struct msg_fold){.id = qid_span(&f->id), .fates = buffer_span(&f->lines)}, -1);
-			}
+			fates_fold(q, &r->id, buffer_span(&r->lines));
+			buffer_free(&r->lines);
 			free(r);
 		}
 	}

@@ -140,7 +140,7 @@ void job_set_rcpt(struct job *j, uint32_t rcpt, uint32_t outcome, int code, stru
 	r->code = (uint32_t)code;
 	(void)snprintf(r->enhanced, sizeof r->enhanced, "%.*s", SPAN_ARG(enhanced));
 	free(r->text);
-	r->text = span_dup(text);
+	r->text = span_dup(text.n > REASON_MOST ? (struct span){text.at, REASON_MOST} : text);
 }
 
 void job_set_all(struct job *j, uint32_t outcome, int code, struct span enhanced, struct span text)
@@ -201,6 +201,10 @@ void job_tell_again(struct agent *a, struct channel *qmgr, uint32_t server)
 		if (j->done) {
 			tell(j, false);
 			continue;
+		}
+		if (list.n > IPC_INLINE) {
+			send_holds(qmgr, (struct msg_holds){.more = 1, .deliveries = buffer_span(&list)}, -1);
+			buffer_clear(&list);
 		}
 		buffer_put_u64(&list, j->delivery);
 		buffer_put_lspan(&list, qid_span(&j->id));

@@ -15,6 +15,7 @@
 #include "log/events.h"
 
 enum {
+	REASON_MOST = 400,       /* of a peer's words: a verdict about all recipients fits into one packet */
 	HOP_BUCKETS = 1024, ADDRESSES_MOST = 20, INPUT_MOST = 64 * 1024, BLOCK = 64 * 1024,
 	IDLE_MS = 5000,          /* a connection is kept for the next message */
 	DNS_LIMIT_MS = 30000, CACHE_MS = 60000, NO_TLS_MS = 600000,

@@ -3,8 +3,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 files=$(find common master smtpd cleanup qmgr mover smtp drop bounce pickup control config logd resolver cmd -name '*.c')
-flags='-std=c17 -D_GNU_SOURCE -DPOSTHORN_VERSION="x" -DPOSTHORN_LIBEXEC="x" -Icommon -I.'
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
 # shellcheck disable=SC2086
-printf '%s\n' $files | xargs -P 2 -n 8 sh -c 'clang-tidy --quiet "$@" -- '"'$flags'"' 2>/dev/null' sh | grep -E 'warning:|error:' && exit 1
+printf '%s\n' $files | xargs -P 2 -n 8 sh -c 'clang-tidy --quiet "$@" -- -std=c17 -D_GNU_SOURCE "-DPOSTHORN_VERSION=\"x\"" "-DPOSTHORN_LIBEXEC=\"x\"" -Icommon -I. 2>/dev/null' sh >"$out" || true
+bad=0
+if grep -E 'warning:|error:' "$out"; then bad=1; fi
 cppcheck --quiet --error-exitcode=1 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem \
-    --suppress=preprocessorErrorDirective -D_GNU_SOURCE -Icommon -I. $files
+    --suppress=preprocessorErrorDirective -D_GNU_SOURCE -Icommon -I. $files || bad=1
+exit $bad

@@ -10,8 +10,8 @@ void date_put(struct buffer *b, int64_t wall_s)
 	struct tm tm = {0};
 	(void)localtime_r(&t, &tm);
 	long minutes = tm.tm_gmtoff / 60, size = minutes < 0 ? -minutes : minutes;
-	buffer_printf(b, "%.3s, %d %.3s %04d %02d:%02d:%02d %c%02ld%02ld", days + 3 * tm.tm_wday, tm.tm_mday,
-		months + 3 * tm.tm_mon, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec,
+	buffer_printf(b, "%.3s, %d %.3s %04d %02d:%02d:%02d %c%02ld%02ld", days + (size_t)tm.tm_wday * 3, tm.tm_mday,
+		months + (size_t)tm.tm_mon * 3, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec,
 		minutes < 0 ? '-' : '+', size / 60, size % 60);
 }
 

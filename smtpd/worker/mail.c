@@ -86,7 +86,8 @@ enum reply mail_recipient(struct session *s, struct span args)
 	enum reply reply = rcpt_args_parse(args, t->mail.smtputf8, &r);
 	if (reply != REPLY_RCPT_OK)
 		return reply;
-	if ((int64_t)t->rcpts_n >= server->p.recipient_limit || t->rcpts_n >= RCPTS_LIMIT)
+	size_t bytes = r.recipient.local.n + r.recipient.domain.n + r.orcpt.n + 32;
+	if ((int64_t)t->rcpts_n >= server->p.recipient_limit || t->rcpts_bytes + bytes > ENVELOPE_LIMIT)
 		return REPLY_RCPT_LIMIT;
 	route_find(server, &r.recipient, &route);
 	if (!relay_allows(server, &s->worker->servers[s->server].relay_exceptions, (struct sockaddr *)&s->client, &route, &why))
@@ -99,6 +100,7 @@ enum reply mail_recipient(struct session *s, struct span args)
 	if (t->arena.failed)
 		return REPLY_NO_STORAGE;
 	t->rcpts_n++;
+	t->rcpts_bytes += bytes;
 	s->phase = PHASE_RCPT;
 	return REPLY_RCPT_OK;
 }

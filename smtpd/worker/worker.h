@@ -20,7 +20,7 @@ enum {
 	OUTPUT_LIMIT = 256 * 1024,    /* replies that a client does not read */
 	MEMORY_CONTENT = 128 * 1024,  /* larger contents are streamed to a file */
 	BODY_CREDIT = 8,              /* body_data messages under way */
-	RCPTS_LIMIT = 50000,          /* of a transaction, whatever recipient_limit says */
+	ENVELOPE_LIMIT = 128 * 1024,  /* bytes of a transaction's recipients, whatever recipient_limit says: it travels in one packet */
 };
 
 /* What a session waits for; limits: connection_timeout but where said. */
@@ -38,7 +38,7 @@ struct transaction {
 	struct mail_args mail;
 	struct span sender;
 	struct envelope_rcpt *rcpts;
-	size_t rcpts_n, rcpts_size;
+	size_t rcpts_n, rcpts_size, rcpts_bytes;
 	uint64_t size;            /* content bytes so far */
 	struct buffer content;    /* what is in memory: all, or what the mover has no credit for yet */
 	struct data_decoder decoder;

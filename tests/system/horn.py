@@ -286,7 +286,7 @@ class Sink:
                 elif verb == "DATA":
                     if not self.reply(s, "data", "354 go" if envelope["to"] else "554 5.5.1 no recipients", text):
                         continue
-                    body = b""
+                    body = bytearray()
                     while True:
                         part = f.readline()
                         if part in (b".\r\n", b""):
@@ -294,7 +294,7 @@ class Sink:
                         body += part[1:] if part.startswith(b".") else part
                     if part == b"":
                         return
-                    self.take(s, envelope, body)
+                    self.take(s, envelope, bytes(body))
                 elif verb == "BDAT":
                     _, size, *last = text.split()
                     body = f.read(int(size))

@@ -1,6 +1,7 @@
 """What waits: the schedule, why, holds, reports, Badmail, restarts."""
 import email
 import email.policy
+import os
 import re
 import time
 import unittest
@@ -89,6 +90,29 @@ class Wait(unittest.TestCase):
             self.assertEqual([p.name for p in h.badmail()], [f"{qid}.BAD"])
             self.assertIn(b"550 5.1.1 no", h.badmail("BDR")[0].read_bytes())
             self.assertIn(b"recipient=<b@sink.example>", h.badmail("BDP")[0].read_bytes())
+
+    def test_very_many_recipients_with_long_refusals(self):
+        def answer(stage, text, n):
+            if stage == "rcpt":
+                return ("550 5.1.1 " if int(text.split("<u")[1].split("@")[0]) % 2 else "450 4.2.1 ") + "x" * 1500
+        with Sink(answer) as sink, Horn(["test_mode=yes"], [*FAR, "destination_probe=1s", "recipient_limit=unlimited"], [remote(sink)]) as h:
+            (h.root / "m").write_bytes(b"X-Sender: back@local.example\n" + b"".join(b"X-Receiver: u%d@sink.example\n" % i for i in range(3000)) + b"Subject: x\n\ny\n")
+            os.chmod(h.root / "m", 0o644)
+            os.rename(h.root / "m", h.server_dir / "Pickup/m")
+            def reported():
+                return sum(p.read_bytes().count(b"Final-Recipient") for p in h.drop())
+            wait_for("all refusals reported", lambda: reported() == 1500, 40)
+            wait_for("the rest waits", lambda: [m["state"] for m in h.messages()] == ["deferred"] or (h.server_dir / "Queue/wait").glob("??/*.msg"))
+            for restart in range(2):
+                h.kill_all()
+                h.start()
+                self.assertEqual(reported(), 1500)
+            sink.answer = lambda stage, text, n: None
+            h.queue("flush")
+            wait_for("the others", lambda: sum(len(m[1]) for m in sink.messages) >= 1500, 40)
+            wait_for("an empty queue", lambda: not h.messages())
+            self.assertEqual(sum(len(m[1]) for m in sink.messages), 1500)
+            self.assertEqual(reported(), 1500)
 
     def test_success_report_where_the_peer_has_no_dsn(self):
         with Sink() as sink, Horn(domains=[remote(sink)]) as h, h.client() as c:
