@@ -65,7 +65,7 @@ int master_listen(struct master *m, struct complaint *why)
 {
 	for (size_t i = 0; i < m->config.servers_n; i++) {
 		struct span rest = span_of(m->config.servers[i].p.listen);
-		struct endpoint e;
+		struct endpoint e = {.port = 0};
 		bool bad;
 		while (listen_next(&rest, &e, &bad)) {
 			int error = bind_endpoint(m, &e, (uint32_t)i);

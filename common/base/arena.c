@@ -57,7 +57,7 @@ char *arena_printf(struct arena *a, const char *format, ...)
 	va_list args, again;
 	va_start(args, format);
 	va_copy(again, args);
-	int n = vsnprintf(NULL, 0, format, args);
+	int n = vsnprintf(NULL, 0, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
 	va_end(args);
 	char *at = n < 0 ? NULL : arena_alloc(a, (size_t)n + 1);
 	if (at != NULL)

@@ -84,7 +84,7 @@ void buffer_printf(struct buffer *b, const char *format, ...)
 	va_list args, again;
 	va_start(args, format);
 	va_copy(again, args);
-	int n = vsnprintf(NULL, 0, format, args);
+	int n = vsnprintf(NULL, 0, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
 	va_end(args);
 	if (n >= 0 && buffer_reserve(b, (size_t)n + 1) == 0) {
 		(void)vsnprintf(b->at + b->n, (size_t)n + 1, format, again);

@@ -124,7 +124,7 @@ static void admit(struct front *f, int fd, uint32_t server, const struct sockadd
 		return;
 	}
 	if (p->client_connection_limit != PARAM_UNLIMITED && !client_list_has(&f->trusted[server], sa)) {
-		bool full;
+		bool full = false;
 		client = front_count_client(f, server, sa, p->client_connection_limit, &full);
 		if (client == NULL) {
 			refuse(f, fd, REPLY_TOO_MANY, sa, full ? "client_connection_limit" : "memory");
