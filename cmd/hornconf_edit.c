@@ -105,7 +105,7 @@ static bool test_mode_of(const struct cli *c, char **settings, int n)
 static int edit_scope(struct cli *c, struct conf_options *o, enum param_scope scope, char **settings, int n)
 {
 	char file[200], section[300];
-	struct edit_job job = {.section = NULL, .edits = calloc((size_t)n, sizeof *job.edits)};
+	struct edit_job job = {.section = NULL, .edits = calloc((size_t)n + 1, sizeof *job.edits)};
 	int status = job.edits == NULL ? EX_OSERR : 0;
 	(void)snprintf(file, sizeof file, "servers/%s.conf", o->server == NULL ? "default" : o->server);
 	if (scope == SCOPE_SERVICE)
@@ -164,10 +164,10 @@ static int compose_init(struct cli *c, char **settings, int n, struct buffer *se
 		struct span rest = span_of(settings[i]);
 		struct span name = span_trim(span_until(&rest, '='));
 		bool wide = param_find(name, SCOPE_SERVICE) != NULL;
-		const struct param_row *row;
+		const struct param_row *row = NULL;
 		const char *value;
 		int status = conf_check_setting(c, wide ? SCOPE_SERVICE : SCOPE_SERVER, settings[i], test_mode_of(c, settings, n), &row, &value);
-		if (status != 0)
+		if (status != 0 || row == NULL)
 			return status;
 		buffer_printf(wide ? service : server, "%s = %s\n", row->name, value);
 	}

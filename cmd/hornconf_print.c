@@ -89,7 +89,7 @@ static int check_names(struct cli *c, const struct view *views, size_t views_n, 
 int conf_print(struct cli *c, struct conf_options *o, char **names, int n)
 {
 	struct view views[2];
-	size_t views_n;
+	size_t views_n = 0;
 	struct buffer out;
 	bool first = true;
 	int status = cli_load(c);

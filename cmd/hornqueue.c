@@ -169,6 +169,7 @@ int main(int argc, char **argv)
 	struct cli c = {.program = "hornqueue", .dir = "/etc/posthorn"};
 	struct request r = {.server = NULL};
 	char **args = calloc((size_t)argc + 1, sizeof *args);
+	const char *bad = NULL;
 	int n = 0;
 	if (args == NULL)
 		return EX_OSERR;
@@ -186,11 +187,11 @@ int main(int argc, char **argv)
 		else if (strcmp(argv[i], "--json") == 0)
 			r.json = true;
 		else if (argv[i][0] == '-')
-			return cli_fail(&c, EX_USAGE, "'%s' is not understood; --help shows the options", argv[i]);
+			bad = argv[i];
 		else
 			args[n++] = argv[i];
 	}
-	int status = cli_load(&c);
+	int status = bad != NULL ? cli_fail(&c, EX_USAGE, "'%s' is not understood; --help shows the options", bad) : cli_load(&c);
 	if (status == 0)
 		status = run(&c, &r, args, n);
 	free(args);

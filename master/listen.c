@@ -44,7 +44,7 @@ static int keep(struct master *m, int fd, uint32_t server)
 
 static int bind_endpoint(struct master *m, const struct endpoint *e, uint32_t server)
 {
-	int fd, error;
+	int fd = -1, error;
 	if (!e->any) {
 		error = bind_one((const struct sockaddr *)&e->addr, e->addr_n, e->addr.ss_family == AF_INET6, &fd);
 		return error == 0 ? keep(m, fd, server) : error;

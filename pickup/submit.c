@@ -140,7 +140,7 @@ static int read_taken(const struct place *pl, const struct qid *id, struct buffe
 void submit_file(struct pickup *p, struct place *pl, const struct qid *id)
 {
 	struct buffer text;
-	struct stat st;
+	struct stat st = {0};
 	struct draft d = {.reason = ""};
 	if (*find(p, qid_span(id)) != NULL)
 		return;

@@ -50,8 +50,11 @@ static bool list_on(struct qmgr *q, struct listing *l)
 	struct buffer bytes;
 	struct row row;
 	while (l->bucket < BUCKETS && n < ROWS_A_CREDIT) {
-		for (const struct qmsg *m = q->messages[l->bucket]; m != NULL; m = m->next_hash, n++)
-			send_message(q, l->ch, l->serial, m);
+		for (const struct qmsg *m = q->messages[l->bucket]; m != NULL; m = m->next_hash)
+			if (!m->in_index) { /* what has a row is listed with it */
+				send_message(q, l->ch, l->serial, m);
+				n++;
+			}
 		l->bucket++;
 	}
 	buffer_init(&bytes, 16 * 1024 * 1024);
@@ -62,10 +65,12 @@ static bool list_on(struct qmgr *q, struct listing *l)
 			done(l->ch, l->serial, 0, "");
 			return true;
 		}
-		if (msg_find(q, &l->after) == NULL) {
+		const struct qmsg *m = msg_find(q, &l->after);
+		if (m != NULL)
+			send_message(q, l->ch, l->serial, m);
+		else
 			send_row(q, l->ch, l->serial, &l->after, &row);
-			n++;
-		}
+		n++;
 	}
 	buffer_free(&bytes);
 	/* the reader asks for more when it has taken these */

@@ -93,7 +93,7 @@ struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *r
 {
 	char name[64];
 	struct record r;
-	struct span fates;
+	struct span fates = {"", 0};
 	buffer_clear(&q->content);
 	qid_path(id, ".msg", name, sizeof name);
 	int error = read_file_at(q->wait_fd, name, 64 * 1024 * 1024, &q->content);

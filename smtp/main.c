@@ -114,7 +114,9 @@ int main(void)
 	a->tls = tls_client_context(&why);
 	if (a->tls == NULL || collect_ports(&a->proc.config, &ports) != 0)
 		return proc_fail(&a->proc, EX_OSERR, &why);
-	if (proc_confine(&a->proc, &rights, NULL, 0, &ports, &why) != 0)
+	int error = proc_confine(&a->proc, &rights, NULL, 0, &ports, &why);
+	free(ports.ports);
+	if (error != 0)
 		return proc_fail(&a->proc, EX_OSERR, &why);
 	return proc_run(&a->proc);
 }

