@@ -80,7 +80,7 @@ static int check_names(struct cli *c, const struct view *views, size_t views_n, 
 			known = known || param_find(span_of(names[i]), views[k].scope) != NULL;
 		if (known)
 			continue;
-		const char *near = param_nearest(span_of(names[i]), views[views_n - 1].scope);
+		const char *near = views_n == 0 ? NULL : param_nearest(span_of(names[i]), views[views_n - 1].scope);
 		return cli_fail(c, EX_USAGE, "unknown parameter '%s'%s%s", names[i], near == NULL ? "" : "; did you mean ", near == NULL ? "" : near);
 	}
 	return 0;
@@ -88,7 +88,7 @@ static int check_names(struct cli *c, const struct view *views, size_t views_n, 
 
 int conf_print(struct cli *c, struct conf_options *o, char **names, int n)
 {
-	struct view views[2];
+	struct view views[2] = {{SCOPE_SERVICE, NULL, NULL}, {SCOPE_SERVICE, NULL, NULL}};
 	size_t views_n = 0;
 	struct buffer out;
 	bool first = true;

@@ -104,6 +104,43 @@ static void put_status(struct buffer *b, const struct master *m)
 }
 
 /* What a reload can't change while processes hold on to it. */
+static bool has_port(const struct config *c, uint16_t port)
+{
+	for (size_t i = 0; i < c->servers_n; i++) {
+		if (c->servers[i].p.outbound_port == port)
+			return true;
+		for (size_t k = 0; k < c->servers[i].domains_n; k++) {
+			struct nexthop n;
+			if (nexthop_parse(span_of(c->servers[i].domains[k].p.route), &n) == 0 && n.port == port)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* smtp may connect to the ports that it knew when it was confined, and to no others. */
+static bool has_new_ports(const struct config *old, const struct config *fresh)
+{
+	for (size_t i = 0; i < fresh->servers_n; i++) {
+		if (!has_port(old, (uint16_t)fresh->servers[i].p.outbound_port))
+			return true;
+		for (size_t k = 0; k < fresh->servers[i].domains_n; k++) {
+			struct nexthop n;
+			if (nexthop_parse(span_of(fresh->servers[i].domains[k].p.route), &n) == 0 && n.port != 0 && !has_port(old, n.port))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Agents whose ports are too few are replaced: their messages are taken back and tried again. */
+static void replace_agents(struct master *m)
+{
+	for (struct child *c = m->children; c != NULL; c = c->next)
+		if (c->role == R_SMTP && c->channel != NULL)
+			send_stop(c->channel, (struct msg_stop){.grace_ms = 10000}, -1);
+}
+
 static bool needs_restart(const struct config *a, const struct config *b)
 {
 	if (a->servers_n != b->servers_n || strcmp(a->service.spool_directory, b->service.spool_directory) != 0 ||
@@ -138,6 +175,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		(void)close(fd);
 		return;
 	}
+	bool new_ports = has_new_ports(&m->config, &fresh);
 	config_free(&m->config);
 	(void)close(m->config_fd);
 	m->config = fresh;
@@ -146,6 +184,8 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 	for (struct child *c = m->children; c != NULL; c = c->next)
 		if (c->channel != NULL)
 			send_reload(c->channel, (struct msg_reload){.generation = m->generation}, dup(fd));
+	if (new_ports)
+		replace_agents(m);
 	buffer_puts(text, "reloaded");
 	LOG(&m->log, reloaded, NO_ID, F("what", SPAN_LIT("configuration")));
 	*status = 0;

@@ -112,9 +112,9 @@ int main(void)
 	a->proc.linked = linked;
 	a->proc.stop = stop;
 	a->tls = tls_client_context(&why);
-	if (a->tls == NULL || collect_ports(&a->proc.config, &ports) != 0)
-		return proc_fail(&a->proc, EX_OSERR, &why);
-	int error = proc_confine(&a->proc, &rights, NULL, 0, &ports, &why);
+	int error = a->tls == NULL ? ENOMEM : collect_ports(&a->proc.config, &ports);
+	if (error == 0)
+		error = proc_confine(&a->proc, &rights, NULL, 0, &ports, &why);
 	free(ports.ports);
 	if (error != 0)
 		return proc_fail(&a->proc, EX_OSERR, &why);

@@ -71,6 +71,16 @@ class Service(unittest.TestCase):
             with h.client() as c:
                 wait_for("the new value", lambda: "RCPTMAX=7" in c.ask("EHLO x.example"))
 
+    def test_a_route_to_a_new_port_works_after_a_reload(self):
+        with Horn() as h, Sink() as sink:
+            h.conf("domain", "add", "sink.example", "type=remote", "relay=yes", f"route=[127.0.0.1]:{sink.port}")
+            before = h.pids("smtp")
+            h.run("posthorn", "-c", str(h.dir), "reload")
+            wait_for("new agents", lambda: len(h.pids("smtp")) == len(before) and not set(before) & set(h.pids("smtp")))
+            with h.client() as c:
+                c.send("a@example.org", "b@sink.example", b"Subject: x\r\n\r\ny")
+            wait_for("the message", lambda: sink.messages)
+
     def test_hornconf_refuses_and_changes_nothing(self):
         h = Horn()
         before = {p: p.read_bytes() for p in h.dir.rglob("*.conf")}
