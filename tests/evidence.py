@@ -74,7 +74,7 @@ def frozen():
                 os.kill(p, signal.SIGCONT)
             wait_for("goes on", lambda: len(ledger.acknowledged) > before[0] + during[0] + 20, 30)
             ledger.end()
-            wait_for("all there", lambda: ledger.acknowledged <= set(subjects(sink)), 60)
+            wait_for("all there", lambda: ledger.acknowledged <= set(subjects(sink)), 300)
             got = subjects(sink)
             out[role] = {"accepting went on": during[0] > 20, "delivery went on": during[1] > 20, "lost": 0, "repeated": len(got) - len(set(got))}
     return out
