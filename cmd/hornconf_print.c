@@ -52,9 +52,9 @@ static void print_row(struct buffer *b, const struct conf_options *o, const stru
 		buffer_puts(&value, setting_text(v->settings, row));
 	if (o->json) {
 		buffer_puts(b, *first ? "" : ",");
-		put_json(b, span_of(row->name));
+		buffer_put_json(b, span_of(row->name));
 		buffer_putc(b, ':');
-		put_json(b, buffer_span(&value));
+		buffer_put_json(b, buffer_span(&value));
 	} else if (o->values) {
 		buffer_printf(b, "%.*s\n", SPAN_ARG(buffer_span(&value)));
 	} else {

@@ -10,18 +10,7 @@ enum { VALUE_LIMIT = 1000, LINES_LIMIT = 64 * 1024 };
 
 static void put_json_text(struct buffer *b, struct span s)
 {
-	size_t n = s.n < VALUE_LIMIT ? s.n : VALUE_LIMIT;
-	buffer_putc(b, '"');
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)s.at[i];
-		if (c < 0x20 || c == 0x7f)
-			buffer_printf(b, "\\u%04x", c);
-		else if (c == '"' || c == '\\')
-			buffer_printf(b, "\\%c", c);
-		else
-			buffer_putc(b, (char)c);
-	}
-	buffer_putc(b, '"');
+	buffer_put_json(b, s.n < VALUE_LIMIT ? s : (struct span){s.at, VALUE_LIMIT});
 }
 
 static void put_plain(struct buffer *b, struct span s)

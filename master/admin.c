@@ -6,21 +6,6 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-static void put_json_text(struct buffer *b, struct span s)
-{
-	buffer_putc(b, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.at[i];
-		if (c < 0x20 || c == 0x7f)
-			buffer_printf(b, "\\u%04x", c);
-		else if (c == '"' || c == '\\')
-			buffer_printf(b, "\\%c", c);
-		else
-			buffer_putc(b, (char)c);
-	}
-	buffer_putc(b, '"');
-}
-
 static void put_user(struct buffer *b, pid_t pid)
 {
 	char path[64];
@@ -40,7 +25,7 @@ static void put_user(struct buffer *b, pid_t pid)
 	if (f != NULL)
 		(void)fclose(f);
 	const struct passwd *pw = getpwuid(uid);
-	put_json_text(b, span_of(pw == NULL ? "?" : pw->pw_name));
+	buffer_put_json(b, span_of(pw == NULL ? "?" : pw->pw_name));
 }
 
 static unsigned seccomp_mode(pid_t pid)
@@ -63,7 +48,7 @@ static unsigned seccomp_mode(pid_t pid)
 static void put_process(struct buffer *b, const struct master *m, const struct child *c)
 {
 	buffer_printf(b, "{\"role\":\"%s\",\"server\":", role_name(c->role));
-	put_json_text(b, span_of(master_child_server(m, c)));
+	buffer_put_json(b, span_of(master_child_server(m, c)));
 	buffer_printf(b, ",\"pid\":%d,\"user\":", (int)c->pid);
 	put_user(b, c->pid);
 	buffer_printf(b, ",\"seccomp\":%u,\"landlock\":%u,\"started\":\"", seccomp_mode(c->pid), c->landlock);
@@ -75,9 +60,9 @@ static void put_server(struct buffer *b, const struct master *m, uint32_t i)
 {
 	const struct server *s = &m->config.servers[i];
 	buffer_puts(b, "{\"name\":");
-	put_json_text(b, span_of(s->name));
+	buffer_put_json(b, span_of(s->name));
 	buffer_printf(b, ",\"state\":\"%s\",\"listen\":", m->stopping ? "stopping" : "running");
-	put_json_text(b, span_of(s->p.listen));
+	buffer_put_json(b, span_of(s->p.listen));
 	buffer_printf(b, ",\"sessions\":%llu,\"queue\":%llu}", (unsigned long long)m->sessions[i], (unsigned long long)m->queued[i]);
 }
 

@@ -70,7 +70,7 @@ void master_stop(struct master *m)
 		return;
 	m->stopping = true;
 	m->stop_stage = 0;
-	LOG(&m->log, stopping, NO_ID, F("pid", SPAN_LIT("")));
+	LOG(&m->log, stopping, NO_ID, F("how", SPAN_LIT("orderly")));
 	begin_stage(m);
 	master_stop_step(m);
 }

@@ -29,21 +29,6 @@ void row_of_message(struct qmgr *q, const struct qmsg *m, struct buffer *bytes)
 	buffer_free(&rcpts);
 }
 
-static void put_json_text(struct buffer *b, struct span s)
-{
-	buffer_putc(b, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.at[i];
-		if (c < 0x20 || c == 0x7f)
-			buffer_printf(b, "\\u%04x", c);
-		else if (c == '"' || c == '\\')
-			buffer_printf(b, "\\%c", c);
-		else
-			buffer_putc(b, (char)c);
-	}
-	buffer_putc(b, '"');
-}
-
 static void put_recipients(struct buffer *b, struct span rest)
 {
 	uint8_t state;
@@ -54,9 +39,9 @@ static void put_recipients(struct buffer *b, struct span rest)
 			buffer_putc(b, ',');
 		first = false;
 		buffer_puts(b, "{\"address\":");
-		put_json_text(b, address);
+		buffer_put_json(b, address);
 		buffer_printf(b, ",\"state\":\"%s\",\"reason\":", state < COUNT_OF(state_names) ? state_names[state] : "due");
-		put_json_text(b, reason);
+		buffer_put_json(b, reason);
 		buffer_putc(b, '}');
 	}
 }
@@ -65,9 +50,9 @@ void row_put_json(struct qmgr *q, struct buffer *b, const struct qid *id, const 
 {
 	bool active = msg_find(q, id) != NULL;
 	buffer_printf(b, "{\"id\":\"%s\",\"server\":", id->text);
-	put_json_text(b, span_of(q->proc.server));
+	buffer_put_json(b, span_of(q->proc.server));
 	buffer_puts(b, ",\"sender\":");
-	put_json_text(b, row->sender);
+	buffer_put_json(b, row->sender);
 	buffer_printf(b, ",\"size\":%llu,\"arrival\":\"", (unsigned long long)row->size);
 	format_rfc3339(b, row->arrived_us / 1000000);
 	buffer_printf(b, "\",\"state\":\"%s\",\"attempts\":%u,\"next_attempt\":", (row->flags & ROW_IS_HELD) != 0 ? "held" : active ? "active" : "deferred",
@@ -80,7 +65,7 @@ void row_put_json(struct qmgr *q, struct buffer *b, const struct qid *id, const 
 		buffer_putc(b, '"');
 	}
 	buffer_puts(b, ",\"destination\":");
-	put_json_text(b, row->dest);
+	buffer_put_json(b, row->dest);
 	buffer_puts(b, ",\"recipients\":[");
 	put_recipients(b, row->rcpts);
 	buffer_puts(b, "]}");

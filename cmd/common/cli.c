@@ -158,21 +158,6 @@ int cli_ask(struct cli *c, const char *act, const char *server, const char *argu
 	return status;
 }
 
-void put_json(struct buffer *b, struct span s)
-{
-	buffer_putc(b, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char ch = (unsigned char)s.at[i];
-		if (ch < 0x20 || ch == 0x7f)
-			buffer_printf(b, "\\u%04x", ch);
-		else if (ch == '"' || ch == '\\')
-			buffer_printf(b, "\\%c", ch);
-		else
-			buffer_putc(b, (char)ch);
-	}
-	buffer_putc(b, '"');
-}
-
 int cli_edit_file(struct cli *c, const char *name, int (*edit)(void *, struct span, struct buffer *), void *context)
 {
 	struct buffer old, fresh;

@@ -26,7 +26,6 @@ MUST_CHECK int cli_ask(struct cli *c, const char *act, const char *server, const
 	void (*take)(void *context, struct span bytes), void *context, struct buffer *text);
 /* The running master's process, 0: none (its lock is free). */
 pid_t cli_master(struct cli *c);
-void put_json(struct buffer *b, struct span s);
 /* Edits a file below DIR under a lock: edit gets the old text. */
 int cli_edit_file(struct cli *c, const char *name, int (*edit)(void *context, struct span old, struct buffer *out), void *context);
 

@@ -57,6 +57,9 @@ const char *buffer_cstr(struct buffer *b);    /* NUL-terminated, "" when that fa
 /* Appends s with controls, quotes and backslashes escaped, at most limit bytes of s. */
 void buffer_put_escaped(struct buffer *b, struct span s, size_t limit);
 
+/* Appends s as a JSON string, quotes included (RFC 8259 7). */
+void buffer_put_json(struct buffer *b, struct span s);
+
 /* Little-endian fields: files and packets are written field by field. */
 void buffer_put_u8(struct buffer *b, uint8_t v);
 void buffer_put_u32(struct buffer *b, uint32_t v);

@@ -129,6 +129,40 @@ void buffer_put_escaped(struct buffer *b, struct span s, size_t limit)
 		buffer_puts(b, "...");
 }
 
+/* Length of a UTF-8 sequence beyond ASCII at the front of s, 0: malformed (overlong and surrogates too). */
+static size_t utf8_length(struct span s)
+{
+	const unsigned char *p = (const unsigned char *)s.at;
+	size_t n = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+	if (n == 0 || s.n < n)
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	bool bad = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f);
+	return bad ? 0 : n;
+}
+
+void buffer_put_json(struct buffer *b, struct span s)
+{
+	buffer_putc(b, '"');
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.at[i];
+		size_t n = c < 0x80 ? 1 : utf8_length((struct span){s.at + i, s.n - i});
+		if (c < 0x20 || c == 0x7f) {
+			buffer_printf(b, "\\u%04x", c);
+		} else if (c == '"' || c == '\\') {
+			buffer_printf(b, "\\%c", c);
+		} else if (n == 0) { /* a peer's bytes need not be UTF-8; JSON must be */
+			buffer_puts(b, "\\ufffd");
+		} else {
+			buffer_put(b, s.at + i, n);
+			i += n - 1;
+		}
+	}
+	buffer_putc(b, '"');
+}
+
 void store_u32(void *at, uint32_t v)
 {
 	unsigned char *p = at;

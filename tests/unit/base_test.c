@@ -80,6 +80,16 @@ START_TEST(rfc3339_goes_both_ways)
 }
 END_TEST
 
+START_TEST(json_text_is_utf8_whatever_a_peer_said)
+{
+	struct buffer b;
+	buffer_init(&b, 200);
+	buffer_put_json(&b, span_of("a\"\n\xc3\xa4\xff\xc0\xaf\xe2\x82"));
+	ck_assert(span_is(buffer_span(&b), "\"a\\\"\\u000a\xc3\xa4\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\""));
+	buffer_free(&b);
+}
+END_TEST
+
 Suite *suite_base(void)
 {
 	Suite *s = suite_create("base");
@@ -91,6 +101,7 @@ Suite *suite_base(void)
 	tcase_add_test(t, the_nearest_word_is_found_only_when_near);
 	tcase_add_test(t, escaping_leaves_no_control_character);
 	tcase_add_test(t, rfc3339_goes_both_ways);
+	tcase_add_test(t, json_text_is_utf8_whatever_a_peer_said);
 	suite_add_tcase(s, t);
 	return s;
 }
