@@ -58,7 +58,7 @@ int buffer_reserve(struct buffer *b, size_t more)
 
 void buffer_put(struct buffer *b, const void *bytes, size_t n)
 {
-	if (n == 0 || buffer_reserve(b, n) != 0)
+	if (n == 0 || (n > b->size - b->n && buffer_reserve(b, n) != 0))
 		return;
 	memcpy(b->at + b->n, bytes, n);
 	b->n += n;
@@ -76,7 +76,9 @@ void buffer_puts(struct buffer *b, const char *text)
 
 void buffer_putc(struct buffer *b, char c)
 {
-	buffer_put(b, &c, 1);
+	if (b->n == b->size && buffer_reserve(b, 1) != 0)
+		return;
+	b->at[b->n++] = c;
 }
 
 void buffer_printf(struct buffer *b, const char *format, ...)
@@ -84,9 +86,13 @@ void buffer_printf(struct buffer *b, const char *format, ...)
 	va_list args, again;
 	va_start(args, format);
 	va_copy(again, args);
-	int n = vsnprintf(NULL, 0, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
+	/* most of what is written fits into what is there: one pass */
+	size_t room = b->size - b->n;
+	int n = vsnprintf(room == 0 ? NULL : b->at + b->n, room, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
 	va_end(args);
-	if (n >= 0 && buffer_reserve(b, (size_t)n + 1) == 0) {
+	if (n >= 0 && (size_t)n < room) {
+		b->n += (size_t)n;
+	} else if (n >= 0 && buffer_reserve(b, (size_t)n + 1) == 0) {
 		(void)vsnprintf(b->at + b->n, (size_t)n + 1, format, again);
 		b->n += (size_t)n;
 	} else {

@@ -34,7 +34,9 @@ static void put_client(struct buffer *b, const struct received *r)
 		put_safe(b, r->client_name);
 		buffer_putc(b, ' ');
 	}
-	buffer_printf(b, "[%s%.*s])", v6 ? "IPv6:" : "", SPAN_ARG(r->client_address));
+	buffer_puts(b, v6 ? "[IPv6:" : "[");
+	buffer_put_span(b, r->client_address);
+	buffer_puts(b, "])");
 	if (r->tls.n > 0) {
 		buffer_puts(b, "\r\n\t(using ");
 		buffer_put_span(b, r->tls);
@@ -55,9 +57,12 @@ void received_put(struct buffer *b, const struct received *r)
 		put_safe(b, r->local_user);
 		buffer_putc(b, ')');
 	}
-	if (r->protocol.n > 0)
-		buffer_printf(b, " with %.*s", SPAN_ARG(r->protocol));
-	buffer_printf(b, " id %.*s", SPAN_ARG(r->id));
+	if (r->protocol.n > 0) {
+		buffer_puts(b, " with ");
+		buffer_put_span(b, r->protocol);
+	}
+	buffer_puts(b, " id ");
+	buffer_put_span(b, r->id);
 	if (r->recipient.n > 0) {
 		buffer_puts(b, "\r\n\tfor <");
 		buffer_put_span(b, r->recipient);

@@ -148,29 +148,35 @@ static bool batch_head_is_good(const struct segment_reader *r, const char *h)
 		r->offset + load_u32(h + 40) <= r->segment.size;
 }
 
-/* Finds the next batch at or after r->offset; a damaged head costs that batch, not what follows. */
+/* Finds the next batch at or after r->offset; a damaged head costs that batch, not what follows.
+ * A reader that keeps up has one batch before it: head and records come by one read. */
 static int load_batch(struct segment_reader *r, uint64_t end)
 {
-	char h[BATCH_HEADER];
+	enum { AT_ONCE = 64 * 1024 };
 	for (; r->offset + BATCH_HEADER <= end; r->offset += SEGMENT_BLOCK) {
-		int error = pread_all(r->segment.fd, h, sizeof h, (off_t)r->offset);
+		size_t have = end - r->offset <= AT_ONCE ? (size_t)(end - r->offset) : BATCH_HEADER;
+		buffer_clear(&r->batch);
+		int error = buffer_reserve(&r->batch, have);
+		if (error == 0)
+			error = pread_all(r->segment.fd, r->batch.at, have, (off_t)r->offset);
 		if (error != 0)
 			return error == ENODATA ? ENOENT : error;
-		if (!batch_head_is_good(r, h))
+		if (!batch_head_is_good(r, r->batch.at))
 			continue;
-		size_t n = load_u32(h + 40);
-		buffer_clear(&r->batch);
-		error = buffer_reserve(&r->batch, n);
-		if (error == 0)
-			error = pread_all(r->segment.fd, r->batch.at, n, (off_t)r->offset);
+		size_t n = load_u32(r->batch.at + 40);
+		r->batch.n = have < n ? have : n;
+		error = buffer_reserve(&r->batch, n - r->batch.n);
+		if (error == 0 && n > have)
+			error = pread_all(r->segment.fd, r->batch.at + have, n - have, (off_t)(r->offset + have));
 		if (error != 0)
 			return error;
 		r->batch.n = n;
+		const char *h = r->batch.at;
 		if (load_u64(h + 32) > r->synced_to)
 			r->synced_to = load_u64(h + 32);
 		r->ends_seq = load_u64(h + 48);
 		r->ends_at = load_u64(h + 56);
-		r->rest = (struct span){r->batch.at + BATCH_HEADER, n - BATCH_HEADER};
+		r->rest = (struct span){h + BATCH_HEADER, n - BATCH_HEADER};
 		r->record_at = r->offset + BATCH_HEADER;
 		r->offset += n + padding(n, SEGMENT_BLOCK);
 		return 0;

@@ -15,11 +15,16 @@ const struct reply_row *reply_row(enum reply r)
 void reply_put(struct buffer *out, enum reply r, struct span detail)
 {
 	const struct reply_row *row = &rows[r];
-	buffer_printf(out, "%d", row->code);
-	if (row->enhanced[0] != '\0')
-		buffer_printf(out, " %s", row->enhanced);
-	if (row->text[0] != '\0')
-		buffer_printf(out, " %s", row->text);
+	const char code[] = {(char)('0' + row->code / 100), (char)('0' + row->code / 10 % 10), (char)('0' + row->code % 10)};
+	buffer_put(out, code, sizeof code);
+	if (row->enhanced[0] != '\0') {
+		buffer_putc(out, ' ');
+		buffer_puts(out, row->enhanced);
+	}
+	if (row->text[0] != '\0') {
+		buffer_putc(out, ' ');
+		buffer_puts(out, row->text);
+	}
 	if (detail.n > 0)
 		buffer_putc(out, ' ');
 	for (size_t i = 0; i < detail.n; i++)
