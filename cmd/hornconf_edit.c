@@ -197,7 +197,14 @@ int conf_init(struct cli *c, struct conf_options *o, char **settings, int n)
 		status = write_new(c, c->dir_fd, "servers/default.conf", &server);
 	if (status == 0)
 		status = write_new(c, c->dir_fd, "posthorn.conf", &service);
+	if (status == 0)
+		status = cli_load(c);
+	if (status != 0) { /* what was refused leaves nothing behind */
+		(void)unlinkat(c->dir_fd, "posthorn.conf", 0);
+		(void)unlinkat(c->dir_fd, "servers/default.conf", 0);
+		(void)unlinkat(c->dir_fd, "servers", AT_REMOVEDIR);
+	}
 	buffer_free(&service);
 	buffer_free(&server);
-	return status == 0 ? cli_load(c) : status;
+	return status;
 }

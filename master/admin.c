@@ -118,12 +118,19 @@ static bool has_new_ports(const struct config *old, const struct config *fresh)
 	return false;
 }
 
-/* Agents whose ports are too few are replaced: their messages are taken back and tried again. */
-static void replace_agents(struct master *m)
+/* What a confined process can't learn any more is given to its successor: agents whose ports are too few (their
+ * messages are taken back and tried again), a resolver with other servers (its questions are asked again). */
+static void replace(struct master *m, enum role role)
 {
 	for (struct child *c = m->children; c != NULL; c = c->next)
-		if (c->role == R_SMTP && c->channel != NULL)
+		if (c->role == role && c->channel != NULL)
 			send_stop(c->channel, (struct msg_stop){.grace_ms = 10000}, -1);
+}
+
+static bool has_new_dns(const struct config *a, const struct config *b)
+{
+	return strcmp(a->service.dns_servers, b->service.dns_servers) != 0 ||
+		strcmp(a->service.dns_trust_anchor_file, b->service.dns_trust_anchor_file) != 0;
 }
 
 static bool needs_restart(const struct config *a, const struct config *b)
@@ -160,7 +167,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		(void)close(fd);
 		return;
 	}
-	bool new_ports = has_new_ports(&m->config, &fresh);
+	bool new_ports = has_new_ports(&m->config, &fresh), new_dns = has_new_dns(&m->config, &fresh);
 	config_free(&m->config);
 	(void)close(m->config_fd);
 	m->config = fresh;
@@ -170,7 +177,9 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		if (c->channel != NULL)
 			send_reload(c->channel, (struct msg_reload){.generation = m->generation}, dup(fd));
 	if (new_ports)
-		replace_agents(m);
+		replace(m, R_SMTP);
+	if (new_dns)
+		replace(m, R_RESOLVER);
 	buffer_puts(text, "reloaded");
 	LOG(&m->log, reloaded, NO_ID, F("what", SPAN_LIT("configuration")));
 	*status = 0;

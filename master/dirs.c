@@ -70,7 +70,7 @@ static int make_control_socket(struct master *m, struct complaint *why)
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	(void)snprintf(path, sizeof path, "%s/control", m->config.service.run_directory);
 	int run_fd = master_open_dir(m, m->config.service.run_directory);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), error = run_fd < 0 || fd < 0 ? errno : 0;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error = run_fd < 0 || fd < 0 ? errno : 0;
 	(void)unlink(path);
 	/* /proc/self/fd keeps within the 108 bytes of a socket's path however deep the directory lies */
 	(void)snprintf(sa.sun_path, sizeof sa.sun_path, "/proc/self/fd/%d/control", run_fd);

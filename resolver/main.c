@@ -1,9 +1,10 @@
 /* resolver: the only process that asks the DNS.
  * User: posthorn-dns.
- * May: UDP and TCP to name servers.
+ * May: UDP; TCP to port 53 and the ports that dns_servers names.
  * Never: open a file after its start, see the queue. */
 #include "resolver.h"
 
+#include <stdlib.h>
 #include <sysexits.h>
 
 const struct log_event log_events[] = {
@@ -37,13 +38,16 @@ int main(void)
 {
 	struct complaint why;
 	struct resolver *r = &resolver;
+	struct port_list ports = {0};
 	if (proc_begin(&r->proc, R_RESOLVER, &why) != 0)
 		return proc_fail(&r->proc, EX_CONFIG, &why);
 	r->proc.program = r;
 	r->proc.linked = linked;
-	if (resolver_configure(r, &why) != 0)
+	if (resolver_configure(r, &ports, &why) != 0)
 		return proc_fail(&r->proc, EX_CONFIG, &why);
-	if (proc_confine(&r->proc, &rights, NULL, 0, NULL, &why) != 0)
+	int error = proc_confine(&r->proc, &rights, NULL, 0, &ports, &why);
+	free(ports.ports);
+	if (error != 0)
 		return proc_fail(&r->proc, EX_OSERR, &why);
 	return proc_run(&r->proc);
 }

@@ -171,7 +171,16 @@ static int set_option(struct ub_ctx *c, const char *name, const char *value, str
 	return error;
 }
 
-static int set_servers(struct resolver *r, struct complaint *why)
+static int add_server_port(struct port_list *ports, struct span server)
+{
+	uint64_t port = 53;
+	(void)span_until(&server, '@');
+	if (server.n > 0 && parse_u64(server, 65535, &port) != 0)
+		return EINVAL;
+	return port_list_add(ports, (uint16_t)port);
+}
+
+static int set_servers(struct resolver *r, struct port_list *ports, struct complaint *why)
 {
 	struct span rest = span_of(r->proc.config.service.dns_servers);
 	bool any = false;
@@ -187,12 +196,16 @@ static int set_servers(struct resolver *r, struct complaint *why)
 			complain(why, "dns_servers", 0, "'%s': %s (write ADDR or ADDR@PORT)", text, ub_strerror(error));
 			return error;
 		}
+		if (add_server_port(ports, word) != 0) {
+			complain(why, "dns_servers", 0, "'%s': the port is not good", text);
+			return EINVAL;
+		}
 	}
 	if (!any) {
 		(void)ub_ctx_resolvconf(r->context, NULL); /* none there: libunbound asks the roots */
 		(void)ub_ctx_hosts(r->context, NULL);
 	}
-	return 0;
+	return port_list_add(ports, 53);
 }
 
 static void ignore_answer(void *context, int rcode, void *packet, int n, int sec, char *why_bogus, int was_ratelimited)
@@ -206,7 +219,7 @@ static void ignore_answer(void *context, int rcode, void *packet, int n, int sec
 	(void)was_ratelimited;
 }
 
-int resolver_configure(struct resolver *r, struct complaint *why)
+int resolver_configure(struct resolver *r, struct port_list *ports, struct complaint *why)
 {
 	static const struct { const char *name, *value; } options[] = {
 		{"msg-cache-size:", "8m"}, {"rrset-cache-size:", "16m"}, {"outgoing-range:", "1024"}, {"num-queries-per-thread:", "512"},
@@ -227,7 +240,7 @@ int resolver_configure(struct resolver *r, struct complaint *why)
 		complain(why, "dns_trust_anchor_file", 0, "cannot read %s", anchors);
 		return EINVAL;
 	}
-	if (set_servers(r, why) != 0)
+	if (set_servers(r, ports, why) != 0)
 		return EINVAL;
 	/* files are opened at the first question: asked before the confinement, answered from a local zone */
 	int id;

@@ -40,6 +40,7 @@ struct resolver {
 
 int resolver_on_query(struct channel *ch, struct message *m);
 void resolver_forget(struct resolver *r, const struct channel *ch);
-int resolver_configure(struct resolver *r, struct complaint *why);
+/* *ports: where it will connect by TCP. */
+int resolver_configure(struct resolver *r, struct port_list *ports, struct complaint *why);
 
 #endif

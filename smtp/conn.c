@@ -198,18 +198,27 @@ void conn_flush(struct conn *c)
 		buffer_free(&c->out);
 }
 
+/* This address took no connection. */
+static void connect_failed(struct conn *c, const char *reason)
+{
+	struct job *j = c->job;
+	set_reason(j, reason);
+	c->job = NULL;
+	conn_close(c);
+	if (fate_of_reply(STAGE_CONNECT, 0) == FATE_TRY_NEXT)
+		conn_open(j);
+	else
+		job_finish(j, !j->connected);
+}
+
 static void connected(struct conn *c)
 {
 	int error = 0;
 	socklen_t n = sizeof error;
 	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &n) != 0)
 		error = errno;
-	struct job *j = c->job;
 	if (error != 0) {
-		set_reason(j, strerror(error));
-		c->job = NULL;
-		conn_close(c);
-		conn_open(j);
+		connect_failed(c, strerror(error));
 		return;
 	}
 	want_write(c, false);
@@ -271,11 +280,7 @@ static void on_timer(int fd, short what, void *context)
 		hop_remove_idle(c);
 		conn_flush(c);
 	} else if (c->state == CONN_CONNECTING) {
-		struct job *j = c->job;
-		set_reason(j, "connect timed out");
-		c->job = NULL;
-		conn_close(c);
-		conn_open(j);
+		connect_failed(c, "connect timed out");
 	} else {
 		dialog_broken(c, "the peer did not answer in time");
 	}

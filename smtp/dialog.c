@@ -35,12 +35,21 @@ static const char *stage_text(enum conn_state s)
 	return texts[s];
 }
 
+/* What a break in this state says about the address (the rows with code 0 of fates.def). */
+static enum smtp_stage stage_of(enum conn_state s)
+{
+	static const enum smtp_stage stages[] = {[CONN_CONNECTING] = STAGE_CONNECT, [CONN_GREETING] = STAGE_GREETING, [CONN_EHLO] = STAGE_HELO,
+		[CONN_HELO] = STAGE_HELO, [CONN_STARTTLS] = STAGE_HELO, [CONN_HANDSHAKE] = STAGE_HELO, [CONN_IDLE] = STAGE_MAIL,
+		[CONN_ENVELOPE] = STAGE_RCPT, [CONN_BODY] = STAGE_DATA, [CONN_DOT] = STAGE_DOT, [CONN_RSET] = STAGE_MAIL, [CONN_QUIT] = STAGE_MAIL};
+	return stages[s];
+}
+
 /* The connection is of no more use.  Before the final dot nothing is lost by trying elsewhere;
  * after it the message may or may not have been taken: it waits for its time. */
 void dialog_broken(struct conn *c, const char *reason)
 {
 	struct job *j = c->job;
-	bool early = c->state < CONN_IDLE, unanswered = c->expect_at == 0 && c->state == CONN_ENVELOPE, tls = c->state == CONN_HANDSHAKE || c->state == CONN_STARTTLS;
+	bool early = fate_of_reply(stage_of(c->state), 0) == FATE_TRY_NEXT, unanswered = c->expect_at == 0 && c->state == CONN_ENVELOPE, tls = c->state == CONN_HANDSHAKE || c->state == CONN_STARTTLS;
 	if (j == NULL) {
 		conn_close(c);
 		return;
@@ -184,22 +193,21 @@ static void step(struct conn *c)
 			next_address(c, "greeting");
 		return;
 	case CONN_EHLO:
-		if (code / 100 == 2)
+	case CONN_HELO:
+		if (fate_of_reply(STAGE_HELO, code) == FATE_GO_ON)
 			established(c);
-		else if (code / 100 == 5 && code != 521)
+		else if (state == CONN_EHLO && code / 100 == 5 && code != 521) /* RFC 5321 4.1.4: an old server */
 			say(c, CONN_HELO, "HELO", params(c)->fqdn);
 		else
-			next_address(c, "EHLO");
-		return;
-	case CONN_HELO:
-		if (code / 100 == 2)
-			established(c);
-		else
-			next_address(c, "HELO");
+			next_address(c, state == CONN_EHLO ? "EHLO" : "HELO");
 		return;
 	case CONN_STARTTLS:
 		if (code == 220) {
 			start_tls(c);
+			return;
+		}
+		if (code == 421) {
+			next_address(c, "STARTTLS");
 			return;
 		}
 		c->hop->no_tls_until_ms = clock_mono_ms() + NO_TLS_MS;

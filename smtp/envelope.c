@@ -219,12 +219,12 @@ static void end_transaction(struct conn *c, bool clean)
 	c->hop->idle = c;
 }
 
-/* 421: the peer ends the session; what is undecided goes to its next address. */
+/* 421: the peer ends the session; what is undecided goes to its next address, or waits (fates.def). */
 static void session_ends(struct conn *c, enum smtp_stage stage)
 {
 	struct job *j = c->job;
 	struct buffer text;
-	if (stage == STAGE_DOT) {
+	if (fate_of_reply(stage, c->reply.code) != FATE_TRY_NEXT) {
 		decide(c, stage, UINT32_MAX);
 		c->job = NULL;
 		conn_close(c);

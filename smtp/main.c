@@ -74,28 +74,15 @@ static void stop(struct process *p, uint32_t grace_ms)
 	(void)event_base_once(p->base, -1, EV_TIMEOUT, on_grace_over, p, &tv);
 }
 
-static int add_port(struct port_list *l, uint16_t port)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->ports[i] == port)
-			return 0;
-	uint16_t *more = realloc(l->ports, (l->n + 1) * sizeof *more);
-	if (more == NULL)
-		return ENOMEM;
-	l->ports = more;
-	more[l->n++] = port;
-	return 0;
-}
-
 static int collect_ports(const struct config *c, struct port_list *l)
 {
 	int error = 0;
 	for (size_t i = 0; i < c->servers_n && error == 0; i++) {
-		error = add_port(l, (uint16_t)c->servers[i].p.outbound_port);
+		error = port_list_add(l, (uint16_t)c->servers[i].p.outbound_port);
 		for (size_t k = 0; k < c->servers[i].domains_n && error == 0; k++) {
 			struct nexthop n;
 			if (nexthop_parse(span_of(c->servers[i].domains[k].p.route), &n) == 0 && n.port != 0)
-				error = add_port(l, n.port);
+				error = port_list_add(l, n.port);
 		}
 	}
 	return error;

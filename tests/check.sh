@@ -43,12 +43,24 @@ system() { # module
     [ "$bad" = 0 ] || printf '%s\n' "$out" | tail -40
 }
 
+replay() { # side
+    out=$("$build/tests/replay-$1" --all-rows tests/replay/"$1"/*.rpl 2>&1)
+    printf '%s\n' "$out" >>"$log"
+    ran=$(printf '%s\n' "$out" | sed -n 's/^\([0-9]*\) scripts, .*/\1/p')
+    bad=$(printf '%s\n' "$out" | sed -n 's/^[0-9]* scripts, \([0-9]*\) failed/\1/p')
+    [ -n "$ran" ] || { ran=1 bad=1; }
+    count "replay $1" $((ran > bad ? ran - bad : 0)) "$bad"
+    [ "$bad" = 0 ] || printf '%s\n' "$out"
+}
+
 step includes tests/check/includes.py
 step events tests/check/events.py
 step style python3 tests/check/style_measure.py --check -x 'tests/bench/*' -x 'build*/*' .
 step "man pages" tests/check/man.py "$build"
 step "fuzz corpora" tests/fuzz/corpora.sh "$build"
 unit
+replay smtpd
+replay smtp
 for t in tests/system/test_*.py; do
     system "$(basename "$t" .py)"
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Breaks one row of the command, reply, fate, route and relay tables at a time, by fixed rules, and runs
-the unit tests.  At least 95 % must be caught; equivalents are listed with their reasons.
+the unit tests and replay scripts.  At least 95 % must be caught; equivalents are listed with their reasons.
 
 usage: mutants.py BUILD
 """
@@ -15,7 +15,6 @@ import tempfile
 TREE = pathlib.Path(__file__).resolve().parents[1]
 # a mutant that changes nothing, with the reason why
 EQUIVALENT = {
-    "schedule/fates.def:13 RETURN": "a 5xx greeting, like a 4xx one, only tells that this address is of no use",
 }
 
 
@@ -56,11 +55,13 @@ def mutants():
 
 def run(tree, build):
     env = {**os.environ, "CK_FORK": "no", "CFLAGS": "-O0"}
-    if subprocess.run(["make", "-s", "-C", str(tree), f"B={build}", f"{build}/tests/unit"], capture_output=True, env=env).returncode:
+    if subprocess.run(["make", "-s", "-C", str(tree), f"B={build}", *(f"{build}/tests/{t}" for t in ("unit", "replay-smtpd", "replay-smtp"))], capture_output=True, env=env).returncode:
         return "does not compile"
-    for suite in ("smtp", "schedule", "route"):
+    steps = [([f"{build}/tests/unit"], {"CK_RUN_SUITE": suite}) for suite in ("smtp", "schedule", "route")]
+    steps += [([f"{build}/tests/replay-{side}", *sorted(map(str, (TREE / "tests/replay" / side).glob("*.rpl")))], {}) for side in ("smtpd", "smtp")]
+    for command, more in steps:
         try:
-            if subprocess.run([f"{build}/tests/unit"], capture_output=True, timeout=60, env={**env, "CK_RUN_SUITE": suite}).returncode:
+            if subprocess.run(command, capture_output=True, timeout=60, env={**env, **more}).returncode:
                 return "caught"
         except subprocess.TimeoutExpired:
             return "caught"

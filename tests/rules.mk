@@ -6,20 +6,36 @@ $(call obj,$(UNIT_SRC)): ALL_CFLAGS += -Wno-conversion -Wno-format-truncation -I
 OBJ_ALL += $(call obj,$(UNIT_SRC))
 
 # man: pages are generated into build/man
-check: all $(B)/tests/unit
+check: all $(B)/tests/unit $(B)/tests/replay-smtpd $(B)/tests/replay-smtp
 	@tests/check.sh $(B)
 unit: $(B)/tests/unit
 	@$(B)/tests/unit
 .PHONY: unit
 fuzz: all
 	@tests/fuzz/fuzz.sh $(abspath $(B)) $(SECONDS_EACH)
-mutants: $(B)/tests/unit
+mutants:
 	@python3 tests/mutants.py
 # a build of its own with the sanitizers; seccomp only logs there
 asan:
-	@$(MAKE) --no-print-directory B=build-asan SANITIZE=1 CFLAGS="-O1 -g" all build-asan/tests/unit
+	@$(MAKE) --no-print-directory B=build-asan SANITIZE=1 CFLAGS="-O1 -g" all build-asan/tests/unit build-asan/tests/replay-smtpd build-asan/tests/replay-smtp
 	@POSTHORN_SLOW=6 tests/check.sh build-asan
 tidy:
 	@tests/tidy.sh
 evidence: all $(B)/tests/unit
 	@python3 -W ignore tests/evidence.py $(abspath $(B)) $(NAMES)
+
+# replay: scripts over a program's session code; its main.c stays out, its clock and timers are led to the script
+WRAP := event_add event_del event_free clock_mono_ms clock_wall_us
+REPLAY_SRC := tests/replay/script.c tests/replay/clock.c
+$(B)/tests/replay-smtpd: $(call obj,$(REPLAY_SRC) tests/replay/smtpd.c $(filter-out %/main.c,$(SRC_smtpd))) $(B)/libcommon.a
+	@mkdir -p $(@D)
+	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) $^ $(foreach w,$(WRAP) reply_put,-Wl$(comma)--wrap=$(w)) $(LIBS_smtpd) $(LIBS_base) -o $@
+$(call obj,$(wildcard tests/replay/*.c)): ALL_CFLAGS += -Wno-unused-parameter
+$(B)/tests/replay-smtp: $(call obj,$(REPLAY_SRC) tests/replay/smtp.c $(filter-out %/main.c,$(SRC_smtp))) $(B)/libcommon.a
+	@mkdir -p $(@D)
+	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) $^ $(foreach w,$(WRAP) connect fate_of_reply,-Wl$(comma)--wrap=$(w)) $(LIBS_smtp) $(LIBS_base) -o $@
+OBJ_ALL += $(call obj,$(wildcard tests/replay/*.c))
+replay: $(B)/tests/replay-smtpd $(B)/tests/replay-smtp
+	@$(B)/tests/replay-smtpd --all-rows tests/replay/smtpd/*.rpl
+	@$(B)/tests/replay-smtp --all-rows tests/replay/smtp/*.rpl
+.PHONY: replay

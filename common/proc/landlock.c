@@ -1,6 +1,7 @@
 #include "proc/proc.h"
 
 #include <linux/landlock.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -41,6 +42,19 @@ static uint64_t granted(unsigned rights, uint64_t all)
 	return r & all;
 }
 
+int port_list_add(struct port_list *l, uint16_t port)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->ports[i] == port)
+			return 0;
+	uint16_t *more = realloc(l->ports, (l->n + 1) * sizeof *more);
+	if (more == NULL)
+		return ENOMEM;
+	l->ports = more;
+	more[l->n++] = port;
+	return 0;
+}
+
 static int add_path(int ruleset, const struct path_rule *rule, uint64_t all)
 {
 	struct landlock_path_beneath_attr a = {.allowed_access = granted(rule->rights, all), .parent_fd = rule->dir_fd};
@@ -65,8 +79,8 @@ int confine_paths(const struct path_rule *paths, size_t n, const struct port_lis
 		return errno == ENOSYS || errno == EOPNOTSUPP ? 0 : errno;
 	struct ruleset r = {.fs = fs_rights(level)};
 	size_t size = level < 4 ? 8 : level < 6 ? 16 : 24;
-	if (level >= 4) /* connects without a list: any port (the resolver, by TCP) */
-		r.net = connects && ports == NULL ? NET_BIND : NET_BIND | NET_CONNECT;
+	if (level >= 4)
+		r.net = NET_BIND | NET_CONNECT;
 	if (level >= 6)
 		r.scoped = SCOPE_ALL;
 	int fd = (int)syscall(SYS_landlock_create_ruleset, &r, size, 0);

@@ -89,8 +89,6 @@ static enum reply verdict(const struct transaction *t)
 {
 	if (t->too_big)
 		return REPLY_TOO_BIG;
-	if (t->bad_chunk)
-		return REPLY_TRANSACTION_FAILED;
 	if (t->bare)
 		return REPLY_BARE_NEWLINE;
 	if (t->no_memory)

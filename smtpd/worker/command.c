@@ -73,7 +73,7 @@ static void cmd_HELO(struct session *s, struct span args)
 		return;
 	}
 	take_helo(s, name, false);
-	buffer_printf(&s->out, "250 %s\r\n", session_params(s)->fqdn);
+	session_reply(s, REPLY_HELO_OK, span_of(session_params(s)->fqdn));
 }
 
 static void cmd_STARTTLS(struct session *s, struct span args)

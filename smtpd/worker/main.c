@@ -76,24 +76,6 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 		submit_all_again(w, server);
 }
 
-static void end_idle_sessions(struct worker *w)
-{
-	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
-		struct session *next;
-		for (struct session *s = w->servers[i].oldest; s != NULL; s = next) {
-			next = s->newer;
-			s->stopping = true;
-			if (s->state == ST_COMMITTING) /* its true answer is on the way */
-				continue;
-			session_reset(s);
-			session_end(s, REPLY_SHUTDOWN);
-			s->state = s->state == ST_HANDSHAKE ? ST_HANDSHAKE : ST_CLOSING;
-			(void)session_write(s);
-			session_free(s);
-		}
-	}
-}
-
 static void on_grace_over(int fd, short what, void *context)
 {
 	(void)fd;
@@ -113,7 +95,7 @@ static void stop(struct process *p, uint32_t grace_ms)
 	}
 	w->stopping = true;
 	(void)event_add(w->grace, &tv);
-	end_idle_sessions(w);
+	worker_end_sessions(w);
 }
 
 static int read_lists(struct worker *w)

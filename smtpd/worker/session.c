@@ -81,13 +81,18 @@ static void format_client(struct session *s)
 static void greet(struct session *s)
 {
 	char peek[1];
+	struct buffer name;
+	buffer_init(&name, 512);
+	buffer_puts(&name, session_params(s)->fqdn);
+	buffer_puts(&name, " ESMTP Posthorn");
 	/* RFC 5321 3.1: the client waits for the greeting; who does not is no mail server */
 	if (recv(s->fd, peek, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
 		session_reply(s, REPLY_EARLY_TALKER, (struct span){"", 0});
 		s->quit = true;
 	} else {
-		buffer_printf(&s->out, "220 %s ESMTP Posthorn\r\n", session_params(s)->fqdn);
+		reply_put(&s->out, REPLY_GREETING, buffer_span(&name));
 	}
+	buffer_free(&name);
 	session_run(s);
 }
 
@@ -282,4 +287,22 @@ void worker_sweep(int fd, short what, void *context)
 		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left the list */
 		while (w->servers[i].oldest != NULL && w->servers[i].oldest->deadline_ms <= now)
 			expire(w->servers[i].oldest);
+}
+
+void worker_end_sessions(struct worker *w)
+{
+	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
+		struct session *next;
+		for (struct session *s = w->servers[i].oldest; s != NULL; s = next) {
+			next = s->newer;
+			s->stopping = true;
+			if (s->state == ST_COMMITTING) /* its true answer is on the way */
+				continue;
+			session_reset(s);
+			session_end(s, REPLY_SHUTDOWN);
+			s->state = s->state == ST_HANDSHAKE ? ST_HANDSHAKE : ST_CLOSING;
+			(void)session_write(s);
+			session_free(s);
+		}
+	}
 }

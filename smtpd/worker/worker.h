@@ -109,6 +109,7 @@ void session_end(struct session *s, enum reply r); /* 421 and close, after what 
 void session_reply(struct session *s, enum reply r, struct span detail);
 void session_reset(struct session *s);     /* forgets the transaction */
 void worker_sweep(int fd, short what, void *context);
+void worker_end_sessions(struct worker *w); /* an orderly stop: 421, or the true answer and then 421 */
 /* io.c */
 bool session_write(struct session *s);     /* false: the peer is gone */
 void session_on_event(int fd, short what, void *context);

@@ -107,6 +107,23 @@ zone:
             row = wait_for("deferred", lambda: [m for m in h.messages() if m["state"] == "deferred"], 45)[0]
             self.assertIn("look-up failed", row["recipients"][0]["reason"])
 
+    def test_a_reload_brings_new_name_servers(self):
+        self.serve("zone.signed")
+        with Sink() as sink:
+            h = self.horn(sink)
+            h.conf("-e", f"dns_servers=127.0.0.1@{free_port()}")
+            self.reload_with_servers(sink, h)
+
+    def reload_with_servers(self, sink, horn):
+        with horn as h:
+            old = h.pids("resolver")
+            h.conf("-e", f"dns_servers=127.0.0.1@{self.port}")
+            h.run("posthorn", "-c", str(h.dir), "reload")
+            wait_for("a new resolver", lambda: h.pids("resolver") not in ([], [0], old))
+            with h.client() as c:
+                c.send("back@local.example", "x@good.horntest", TEXT)
+            wait_for("delivered", lambda: len(sink.messages) == 1)
+
 
 if __name__ == "__main__":
     unittest.main()

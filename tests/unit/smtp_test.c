@@ -223,10 +223,8 @@ static const struct { enum reply reply; int code; const char *enhanced; } replie
 	{REPLY_PARAM_UNKNOWN, 555, "5.5.4"},
 	{REPLY_NEEDS_UTF8, 553, "5.6.7"},
 	{REPLY_NO_RELAY, 550, "5.7.1"},
-	{REPLY_NOT_HERE, 550, "5.1.2"},
 	{REPLY_BARE_NEWLINE, 550, "5.6.0"},
 	{REPLY_TOO_BIG, 552, "5.3.4"},
-	{REPLY_TRANSACTION_FAILED, 554, "5.6.0"},
 };
 
 START_TEST(each_reply_has_its_code_and_enhanced_status)

@@ -1,0 +1,420 @@
+/* smtpd's sessions, played: the script is the client, cleanup, mover and front are played here. */
+#include "replay.h"
+#include "smtpd/worker/worker.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const struct log_event log_events[] = {
+#define EVENT(name, level, meaning, action) {#name, level, meaning, action},
+#include "smtpd/worker/events.def"
+#undef EVENT
+};
+
+enum cleanup_mood { CLEANUP_ANSWERS, CLEANUP_HOLDS };
+
+static struct side {
+	struct worker worker;
+	struct channel *cleanup, *mover, *front;  /* the far ends */
+	enum cleanup_mood mood;
+	uint32_t status;                 /* of cleanup's answers */
+	uint32_t body_status;            /* of mover's */
+	bool mover_holds;
+	char client[64];
+	bool opened;
+	unsigned submissions, taken;     /* that cleanup saw; that the script looked at */
+	unsigned sessions_closed;
+	struct buffer parts, content, envelope, body;
+	struct qid id;
+	SSL_CTX *tls;
+} side = {.client = "127.0.0.1"};
+
+/* ---- the worker's neighbours ---- */
+
+static void answer_submission(void)
+{
+	send_submitted(side.cleanup, (struct msg_submitted){.id = qid_span(&side.id), .status = side.status}, -1);
+}
+
+static int on_part(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, submit_part, part);
+	buffer_put_span(&side.parts, part.content);
+	return 0;
+}
+
+static void put_rcpt(struct buffer *b, const struct envelope_rcpt *r)
+{
+	static const struct { unsigned bit; const char *word; } kinds[] = {
+		{NOTIFY_NEVER, "NEVER"}, {NOTIFY_SUCCESS, "SUCCESS"}, {NOTIFY_FAILURE, "FAILURE"}, {NOTIFY_DELAY, "DELAY"}};
+	buffer_printf(b, " to=<%.*s>", SPAN_ARG(r->address));
+	for (size_t i = 0; i < COUNT_OF(kinds); i++)
+		if ((r->notify & kinds[i].bit) != 0)
+			buffer_printf(b, ",%s", kinds[i].word);
+	if (r->orcpt.n > 0)
+		buffer_printf(b, ",ORCPT=%.*s", SPAN_ARG(r->orcpt));
+}
+
+static void describe(struct span text)
+{
+	struct arena arena = {0};
+	struct envelope e;
+	struct buffer *b = &side.envelope;
+	static const struct { uint32_t bit; const char *word; } flags[] = {
+		{ENV_8BIT, "8bit"}, {ENV_UTF8, "utf8"}, {ENV_BINARY, "binary"}, {ENV_BODY_FILE, "file"}, {ENV_LOCAL, "local"}};
+	buffer_clear(b);
+	if (envelope_parse(text, &arena, &e) != 0) {
+		buffer_puts(b, "an envelope that is not good");
+		return;
+	}
+	buffer_printf(b, "from=<%.*s>", SPAN_ARG(e.sender));
+	for (size_t i = 0; i < e.rcpts_n; i++)
+		put_rcpt(b, &e.rcpts[i]);
+	if (e.ret != RET_NONE)
+		buffer_printf(b, " ret=%s", e.ret == RET_FULL ? "FULL" : "HDRS");
+	if (e.envid.n > 0)
+		buffer_printf(b, " envid=%.*s", SPAN_ARG(e.envid));
+	for (size_t i = 0; i < COUNT_OF(flags); i++)
+		if ((e.flags & flags[i].bit) != 0)
+			buffer_printf(b, " %s", flags[i].word);
+	buffer_printf(b, " hops=%u size=%llu client=%.*s helo=%.*s protocol=%.*s", e.hops, (unsigned long long)e.size,
+		SPAN_ARG(e.client), SPAN_ARG(e.helo), SPAN_ARG(e.protocol));
+	arena_free(&arena);
+}
+
+static int on_submit(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, submit, s);
+	if (qid_parse(s.id, &side.id) != 0)
+		return EBADMSG;
+	buffer_clear(&side.content);
+	buffer_put_span(&side.content, buffer_span(&side.parts));
+	buffer_put_span(&side.content, s.content);
+	buffer_clear(&side.parts);
+	describe(s.envelope);
+	side.submissions++;
+	if (side.mood == CLEANUP_ANSWERS)
+		answer_submission();
+	return 0;
+}
+
+static int on_body_begin(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, body_begin, begin);
+	buffer_clear(&side.body);
+	return qid_parse(begin.id, &side.id);
+}
+
+static int on_body_data(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, body_data, data);
+	buffer_put_span(&side.body, data.content);
+	if (!side.mover_holds)
+		send_body_credit(c, (struct msg_body_credit){.id = data.id, .n = 1}, -1);
+	return 0;
+}
+
+static int on_body_end(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, body_end, end);
+	send_body_done(c, (struct msg_body_done){.id = end.id, .status = side.body_status, .bytes = side.body.n}, -1);
+	return 0;
+}
+
+static int on_body_drop(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, body_drop, drop);
+	(void)drop;
+	buffer_clear(&side.body);
+	return 0;
+}
+
+static int on_session_closed(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, session_closed, closed);
+	(void)closed;
+	side.sessions_closed++;
+	return 0;
+}
+
+static void far_gone(struct channel *c, int reason)
+{
+	struct channel **far[] = {&side.cleanup, &side.mover, &side.front};
+	(void)reason;
+	for (size_t i = 0; i < COUNT_OF(far); i++)
+		if (*far[i] == c)
+			*far[i] = NULL;
+}
+
+static const struct channel_owner far_owner = {
+	.handlers = {[MSG_submit] = on_submit, [MSG_submit_part] = on_part, [MSG_body_begin] = on_body_begin, [MSG_body_data] = on_body_data,
+		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed},
+	.gone = far_gone,
+};
+
+static void near_gone(struct channel *c, int reason)
+{
+	struct worker_server *s = &side.worker.servers[0];
+	(void)reason;
+	if (s->cleanup == c)
+		s->cleanup = NULL;
+	if (s->mover == c) {
+		submit_mover_gone(&side.worker, c);
+		s->mover = NULL;
+	}
+}
+
+static const struct channel_owner near_owner = {
+	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done},
+	.gone = near_gone,
+};
+
+static struct channel *link_to(struct replay *r, enum role role, struct channel **far)
+{
+	int ends[2];
+	if (channel_pair(ends) != 0)
+		replay_fail(r, "no channel");
+	*far = channel_make(r->base, ends[1], role, R_SMTPD, &far_owner, &side);
+	struct channel *near = channel_make(r->base, ends[0], R_SMTPD, role, &near_owner, &side.worker);
+	if (near == NULL || *far == NULL)
+		replay_fail(r, "no channel");
+	return near;
+}
+
+/* ---- the script's words ---- */
+
+static void begin(struct replay *r)
+{
+	struct worker *w = &side.worker;
+	struct span bad;
+	struct buffer *buffers[] = {&side.parts, &side.content, &side.envelope, &side.body, &w->envelope};
+	for (size_t i = 0; i < COUNT_OF(buffers); i++)
+		buffer_init(buffers[i], 1 << 26);
+	w->proc.base = r->base;
+	w->proc.config = r->config;
+	qid_suffix(1, 1, 1, w->ids.suffix);
+	w->servers = calloc(1, sizeof *w->servers);
+	w->sweep = event_new(r->base, -1, EV_PERSIST, worker_sweep, w);
+	if (w->servers == NULL || w->sweep == NULL || client_list_parse(span_of(r->config.servers[0].p.relay_exceptions), &w->servers[0].relay_exceptions, &bad) != 0)
+		replay_fail(r, "no worker");
+	w->servers[0].cleanup = link_to(r, R_CLEANUP, &side.cleanup);
+	w->servers[0].mover = link_to(r, R_MOVER, &side.mover);
+	w->front = link_to(r, R_FRONT, &side.front);
+}
+
+static void after(struct replay *r)
+{
+	if (side.submissions != side.taken)
+		replay_fail(r, "%u submissions, but the script looked at %u", side.submissions, side.taken);
+}
+
+static void run_client(struct replay *r, struct span args)
+{
+	(void)r;
+	(void)snprintf(side.client, sizeof side.client, "%.*s", SPAN_ARG(args));
+}
+
+static void open_session(struct replay *r, const char *early)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(1025)};
+	struct sockaddr_in6 sa6 = {.sin6_family = AF_INET6, .sin6_port = htons(1025)};
+	bool v6 = strchr(side.client, ':') != NULL;
+	if (r->fd >= 0)
+		(void)close(r->fd);
+	r->ended = false;
+	if (inet_pton(v6 ? AF_INET6 : AF_INET, side.client, v6 ? (void *)&sa6.sin6_addr : (void *)&sa.sin_addr) != 1)
+		replay_fail(r, "client: no address");
+	int fd = replay_pair(r, &r->fd);
+	if (early[0] != '\0')
+		(void)!write(r->fd, early, strlen(early));
+	session_open(&side.worker, 7, 0, fd, v6 ? (struct span){(const char *)&sa6, sizeof sa6} : (struct span){(const char *)&sa, sizeof sa});
+	replay_settle(r);
+}
+
+static void run_open(struct replay *r, struct span args)
+{
+	(void)args;
+	open_session(r, "");
+}
+
+static void run_early(struct replay *r, struct span args)
+{
+	struct buffer b;
+	buffer_init(&b, 4096);
+	buffer_put_span(&b, args);
+	buffer_puts(&b, "\r\n");
+	open_session(r, buffer_cstr(&b));
+	buffer_free(&b);
+}
+
+/* cleanup answers | fails STATUS | holds | lets go | dies | returns */
+static void run_cleanup(struct replay *r, struct span args)
+{
+	struct span what = span_word(&args, " ");
+	uint64_t status = 0;
+	if (span_is(what, "fails") && parse_u64(span_word(&args, " "), 200, &status) != 0)
+		replay_fail(r, "fails with which errno?");
+	if (span_is(what, "answers") || span_is(what, "fails")) {
+		side.mood = CLEANUP_ANSWERS;
+		side.status = (uint32_t)status;
+	} else if (span_is(what, "holds")) {
+		side.mood = CLEANUP_HOLDS;
+	} else if (span_is(what, "lets")) {
+		answer_submission();
+	} else if (span_is(what, "dies")) {
+		channel_close(side.cleanup);
+		side.cleanup = NULL;
+	} else if (span_is(what, "returns")) {
+		side.worker.servers[0].cleanup = link_to(r, R_CLEANUP, &side.cleanup);
+		submit_all_again(&side.worker, 0);
+	} else {
+		replay_fail(r, "what does cleanup do?");
+	}
+	replay_settle(r);
+}
+
+/* mover fails STATUS | holds | dies */
+static void run_mover(struct replay *r, struct span args)
+{
+	struct span what = span_word(&args, " ");
+	uint64_t status = 0;
+	if (span_is(what, "fails") && parse_u64(span_word(&args, " "), 200, &status) == 0) {
+		side.body_status = (uint32_t)status;
+	} else if (span_is(what, "holds")) {
+		side.mover_holds = true;
+	} else if (span_is(what, "dies")) {
+		channel_close(side.mover);
+		side.mover = NULL;
+	} else {
+		replay_fail(r, "what does mover do?");
+	}
+	replay_settle(r);
+}
+
+/* The next submission's envelope. */
+static void run_submitted(struct replay *r, struct span args)
+{
+	replay_settle(r);
+	if (side.submissions != side.taken + 1)
+		replay_fail(r, "%u submissions that were not looked at", side.submissions - side.taken);
+	side.taken++;
+	if (!replay_matches(args, buffer_span(&side.envelope)))
+		replay_fail(r, "expected: %.*s\n     was: %.*s", SPAN_ARG(args), SPAN_ARG(buffer_span(&side.envelope)));
+}
+
+/* The content of the last submission, whole: quoted pieces; Received, which comes first, apart. */
+static void run_content(struct replay *r, struct span args)
+{
+	struct buffer b;
+	struct span all = side.body.n > 0 ? buffer_span(&side.body) : buffer_span(&side.content);
+	buffer_init(&b, 1 << 26);
+	replay_quoted(r, args, &b);
+	const char *end = all.n == 0 ? NULL : memmem(all.at, all.n, " +0000\r\n", 8);
+	size_t head = end == NULL ? 0 : (size_t)(end - all.at) + 8;
+	if (all.n - head != b.n || memcmp(all.at + head, b.at, b.n) != 0)
+		replay_fail(r, "the content was: %.*s", (int)(all.n - head > 200 ? 200 : all.n - head), all.at + head);
+	buffer_free(&b);
+}
+
+static void run_received(struct replay *r, struct span args)
+{
+	struct span all = side.body.n > 0 ? buffer_span(&side.body) : buffer_span(&side.content);
+	const char *end = all.n == 0 ? NULL : memmem(all.at, all.n, " +0000\r\n", 8);
+	struct span head = {all.at, end == NULL ? 0 : (size_t)(end - all.at) + 6};
+	struct buffer flat;
+	buffer_init(&flat, 1 << 16);
+	for (size_t i = 0; i < head.n; i++)
+		if (head.at[i] != '\r' && head.at[i] != '\n')
+			buffer_putc(&flat, head.at[i] == '\t' ? ' ' : head.at[i]);
+	if (!replay_matches(args, buffer_span(&flat)))
+		replay_fail(r, "expected: %.*s\n     was: %.*s", SPAN_ARG(args), SPAN_ARG(buffer_span(&flat)));
+	buffer_free(&flat);
+}
+
+/* Greeting and EHLO, whose replies other scripts look at. */
+static void run_ready(struct replay *r, struct span args)
+{
+	(void)args;
+	open_session(r, "");
+	replay_expect(r, SPAN_LIT("220 *"));
+	replay_say(r, SPAN_LIT("EHLO client.example\r\n"));
+	replay_expect(r, SPAN_LIT("250-*"));
+}
+
+/* A sender and a recipient that are taken. */
+static void run_envelope(struct replay *r, struct span args)
+{
+	(void)args;
+	replay_say(r, SPAN_LIT("MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.test>\r\n"));
+	replay_expect(r, SPAN_LIT("250 2.1.0 *"));
+	replay_expect(r, SPAN_LIT("250 2.1.5 *"));
+}
+
+static void run_starttls(struct replay *r, struct span args)
+{
+	struct complaint why;
+	(void)args;
+	if (side.tls == NULL)
+		side.tls = tls_client_context(&why);
+	replay_handshake(r, side.tls, false);
+}
+
+/* The server has a certificate. */
+static void run_certificate(struct replay *r, struct span args)
+{
+	struct buffer crt, key;
+	struct complaint why = {0};
+	(void)args;
+	replay_make_pair(r, &crt, &key);
+	side.worker.servers[0].tls = tls_server_context(buffer_span(&crt), buffer_span(&key), &why);
+	if (side.worker.servers[0].tls == NULL)
+		replay_fail(r, "certificate: %s", why.reason);
+	buffer_free(&crt);
+	buffer_free(&key);
+}
+
+static void run_stop(struct replay *r, struct span args)
+{
+	(void)args;
+	side.worker.stopping = false; /* the process itself goes on: there is none here */
+	worker_end_sessions(&side.worker);
+	replay_settle(r);
+}
+
+static void run_sessions(struct replay *r, struct span args)
+{
+	uint64_t n;
+	replay_settle(r);
+	if (parse_u64(args, 1000, &n) != 0 || side.worker.sessions_n != n)
+		replay_fail(r, "%zu sessions are left", side.worker.sessions_n);
+}
+
+static const struct replay_verb verbs[] = {
+	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover},
+	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
+	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
+};
+
+/* Every row of the reply table is said by a script; front's two are its own program's (tests/system). */
+void __real_reply_put(struct buffer *out, enum reply r, struct span detail);
+void __wrap_reply_put(struct buffer *out, enum reply r, struct span detail);
+
+void __wrap_reply_put(struct buffer *out, enum reply r, struct span detail)
+{
+	replay_cover((size_t)r);
+	__real_reply_put(out, r, detail);
+}
+
+static const char *reply_name(size_t i)
+{
+	return i == REPLY_COUNT ? NULL : i == REPLY_SERVICE_DOWN || i == REPLY_TOO_MANY ? "" : reply_row((enum reply)i)->name;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct replay_side s = {.verbs = verbs, .verbs_n = COUNT_OF(verbs), .begin = begin, .after = after, .row_name = reply_name, .client = true};
+	(void)setenv("TZ", "UTC", 1);
+	return replay_main(argc, argv, &s);
+}
