@@ -14,10 +14,12 @@ ROUNDS = int(os.environ.get("POSTHORN_KILL_ROUNDS", "6"))
 
 
 class Ledger:
-    """Sessions that send numbered messages and write down what was acknowledged."""
+    """Sessions that send numbered messages and write down what was acknowledged.  pace: seconds between a
+    session's messages; every tenth message of the sessions in refused goes to an address that the sink refuses."""
 
-    def __init__(self, port, sessions):
-        self.port, self.acknowledged, self.tried = port, set(), 0
+    def __init__(self, port, sessions, pace=0, refused=0):
+        self.port, self.pace, self.refused = port, pace, refused
+        self.acknowledged, self.bounced, self.inside = set(), set(), set()
         self.stop, self.lock = False, threading.Lock()
         self.threads = [threading.Thread(target=self.session, args=(i,), daemon=True) for i in range(sessions)]
         for t in self.threads:
@@ -32,17 +34,24 @@ class Ledger:
                     while not self.stop:
                         n += 1
                         name = f"{i}-{n}-{id(self)}"
-                        with self.lock:
-                            self.tried += 1
-                        c.say(f"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@sink.example>\r\nDATA".encode() + b"\r\n")
+                        bad = i < self.refused and n % 10 == 0
+                        sender, to = ("back@local.example", "nobody") if bad else ("a@example.org", "b")
+                        c.say(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{to}@sink.example>\r\nDATA".encode() + b"\r\n")
                         if not all([c.hear()[0] in "23" for _ in range(3)]):
                             break
+                        with self.lock:
+                            self.inside.add(i)
                         c.say(f"Subject: {name}\r\n\r\n".encode() + b"x" * 2000 + b"\r\n.\r\n")
-                        if c.hear().startswith("250"):
-                            with self.lock:
-                                self.acknowledged.add(name)
+                        taken = c.hear().startswith("250")
+                        with self.lock:
+                            self.inside.discard(i)
+                            if taken:
+                                (self.bounced if bad else self.acknowledged).add(name)
+                        time.sleep(self.pace)
             except (OSError, EOFError):
                 time.sleep(0.02)
+            with self.lock:
+                self.inside.discard(i)
 
     def end(self):
         self.stop = True
