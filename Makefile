@@ -13,7 +13,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Werror
 HARDEN := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE
 CFLAGS ?= -O2 -g
 ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -DPOSTHORN_VERSION='"$(VERSION)"' -DPOSTHORN_LIBEXEC='"$(LIBEXEC)"' \
-	$(WARN) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -DPOSTHORN_SANITIZED,$(HARDEN)) $(CFLAGS) -Icommon -I.
+	$(WARN) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -DPOSTHORN_SANITIZED,$(HARDEN)) $(CFLAGS) -Icommon -I.
 LDFLAGS_ALL := $(if $(SANITIZE),-fsanitize=address$(comma)undefined,-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now) $(LDFLAGS)
 
 LIBS_base := -levent_core -lseccomp

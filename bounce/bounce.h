@@ -30,5 +30,7 @@ struct report {
 	int64_t wall_s;
 };
 void report_compose(struct buffer *b, const struct report *r);
+/* A message to postmaster; lines name the files, each with its reason. */
+void damage_compose(struct buffer *b, const struct qid *id, const struct server_params *p, struct span lines, int64_t wall_s);
 
 #endif

@@ -160,3 +160,16 @@ void report_compose(struct buffer *b, const struct report *r)
 	put_for_machines(b, r, boundary);
 	put_original(b, r, boundary);
 }
+
+void damage_compose(struct buffer *b, const struct qid *id, const struct server_params *p, struct span lines, int64_t wall_s)
+{
+	struct received rec = {.by = span_of(p->fqdn), .id = qid_span(id), .local_user = SPAN_LIT("report"), .wall_s = wall_s};
+	received_put(b, &rec);
+	buffer_printf(b, "From: Mail Delivery System <postmaster@%s>\r\nTo: <postmaster@%s>\r\nSubject: Damaged mail was set aside\r\nDate: ",
+		p->fqdn, p->default_domain);
+	date_put(b, wall_s);
+	buffer_printf(b, "\r\nMessage-ID: <%s@%s>\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+		"Content-Transfer-Encoding: 8bit\r\n\r\nThis is the mail system at %s.\r\n\r\nThe following failed its check and was set aside. It may hold mail that\r\n"
+		"was accepted and is not delivered. Look at the disk first; all other mail goes on.\r\n\r\n", id->text, p->fqdn, p->fqdn);
+	buffer_put_span(b, lines);
+}

@@ -70,6 +70,35 @@ static int on_report(struct channel *ch, struct message *m)
 	return error;
 }
 
+/* Mail for postmaster about files that failed their check. */
+static int on_damage(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, damage, damage);
+	struct bounce *b = ch->program;
+	const struct server_params *p = &b->proc.config.servers[ch->server].p;
+	struct channel *cleanup = b->servers[ch->server].cleanup;
+	struct qid id;
+	if (qid_parse(damage.id, &id) != 0)
+		return EBADMSG;
+	if (cleanup == NULL)
+		return 0; /* the log has the lines */
+	struct buffer text, envelope, address;
+	int64_t wall_us = clock_wall_us();
+	buffer_init(&text, 1024 * 1024);
+	buffer_init(&envelope, 65536);
+	buffer_init(&address, 1024);
+	buffer_printf(&address, "postmaster@%s", p->default_domain);
+	struct envelope_rcpt to = {.address = buffer_span(&address), .notify = NOTIFY_NEVER};
+	damage_compose(&text, &id, p, damage.text, wall_us / 1000000);
+	struct envelope e = {.arrived_us = wall_us, .flags = ENV_REPORT, .size = text.n, .origin = SPAN_LIT("report"), .rcpts = &to, .rcpts_n = 1};
+	envelope_put(&envelope, &e);
+	send_submit(cleanup, (struct msg_submit){.id = damage.id, .envelope = buffer_span(&envelope), .content = buffer_span(&text)}, -1);
+	buffer_free(&text);
+	buffer_free(&envelope);
+	buffer_free(&address);
+	return 0;
+}
+
 static int on_submitted(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, submitted, done);
@@ -94,7 +123,7 @@ static void peer_gone(struct channel *ch, int reason)
 		s->qmgr = NULL;
 }
 
-static const struct channel_owner owner = {.handlers = {[MSG_report] = on_report, [MSG_submitted] = on_submitted}, .gone = peer_gone};
+static const struct channel_owner owner = {.handlers = {[MSG_report] = on_report, [MSG_damage] = on_damage, [MSG_submitted] = on_submitted}, .gone = peer_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {

@@ -210,3 +210,43 @@ int store_on_corrupt(struct channel *ch, struct message *msg)
 		LOG(&m->proc.log, unlink_failed, qid_span(&id), F("reason", span_of(strerror(error))));
 	return 0;
 }
+
+static int copy_bytes(struct mover *m, const struct segment *from, uint64_t at, uint64_t n, int to, const char *name)
+{
+	enum { PIECE = 1 << 20 };
+	char *piece = malloc(PIECE);
+	int error = piece == NULL ? ENOMEM : 0;
+	for (uint64_t done = 0; done < n && error == 0; done += PIECE) {
+		size_t size = n - done < PIECE ? (size_t)(n - done) : PIECE;
+		error = pread_all(from->fd, piece, size, (off_t)(at + done));
+		if (error == 0)
+			error = m->storage->write(m->storage, to, name, (struct span){piece, size}, (off_t)done);
+	}
+	free(piece);
+	return error == 0 ? m->storage->sync(m->storage, to, name) : error;
+}
+
+/* Bytes of the journal that failed their check, kept before their segment is recycled. */
+int store_on_corrupt_record(struct channel *ch, struct message *msg)
+{
+	HANDLE(ch, msg, corrupt_record, bad);
+	struct mover *m = ch->program;
+	struct segment s = {.fd = -1};
+	char name[80];
+	record_corrupt_name(bad.seq, bad.offset, name, sizeof name);
+	int error = segment_open(m->journal_fd, bad.seq, false, &s), fd = -1;
+	if (error == 0 && (bad.offset > s.size || bad.length > s.size - bad.offset))
+		error = EBADMSG;
+	if (error == 0) {
+		fd = openat(m->queue_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+		error = fd < 0 ? errno : copy_bytes(m, &s, bad.offset, bad.length, fd, name);
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	segment_close(&s);
+	if (error == 0)
+		error = m->storage->sync_dir(m->storage, m->queue_fd, "corrupt");
+	if (error != 0)
+		LOG(&m->proc.log, store_failed, NO_ID, F("file", span_of(name)), F("reason", span_of(strerror(error))));
+	return 0;
+}

@@ -138,9 +138,7 @@ static bool send_one(struct qmgr *q, struct dest *d)
 	d->out--;
 	d->probing = false;
 	if (error == EBADMSG || error == ENOENT) { /* its bytes are damaged or gone: set aside */
-		LOG(&q->proc.log, file_damaged, qid_span(&t->m->id), F("reason", span_of(strerror(error))));
-		if (t->m->in_wait && error == EBADMSG && q->mover != NULL)
-			send_corrupt(q->mover, (struct msg_corrupt){.id = qid_span(&t->m->id)}, -1);
+		damage_message(q, t->m, error);
 		t->m->gone = true;
 		task_end(q, t);
 	} else {

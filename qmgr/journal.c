@@ -98,7 +98,7 @@ static void intake(struct qmgr *q, const struct record *r)
 	}
 	struct qmsg *m = msg_make(q, r, fates);
 	if (m == NULL || s == NULL) {
-		LOG(&q->proc.log, record_damaged, qid_span(&r->id), F("reason", SPAN_LIT("its envelope is not good")));
+		damage_envelope(q, r);
 		buffer_free(&lines);
 		return;
 	}
@@ -175,7 +175,7 @@ void journal_read(struct qmgr *q)
 				return;
 			}
 		} else if (error == EBADMSG) {
-			LOG(&q->proc.log, record_damaged, NO_ID, F("segment", span_of(q->reader.segment.name)), F("reason", SPAN_LIT("check failed")));
+			damage_record(q, &q->reader, "a part of the journal failed its check");
 		} else {
 			s = journal_seg(q, seq);
 			if (s != NULL && s->complete)

@@ -119,6 +119,8 @@ static void on_second(int fd, short what, void *context)
 	(void)fd;
 	(void)what;
 	fates_sync_now(q);
+	damage_tell(q);
+	sweep_bodies(q);
 	wait_load_due(q);
 	if (q->mover != NULL && q->proc.turns % 5 == 0)
 		wait_send_stores(q);

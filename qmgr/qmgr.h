@@ -22,6 +22,7 @@ enum {
 	FATES_BYTES = 4 * 1024 * 1024,
 	TASK_RCPTS = 250, TASK_RCPTS_LOCAL = 1000, /* recipients of one delivery: verdicts fit into a packet */
 	FACTS_A_PACKET = 64 * 1024,
+	DAMAGE_BYTES = 32 * 1024, DAMAGE_PAUSE_S = 60, /* a notice to postmaster, and the time between two */
 	DUE_A_TURN = 500,
 	REPORT_BADMAIL = 4,         /* as a report kind: the message itself goes to Badmail */
 };
@@ -147,6 +148,7 @@ struct qmgr {
 	struct index index;
 	bool index_dirty;
 	unsigned pass_dir;      /* the start's pass over wait/: next directory; 256: done */
+	unsigned sweep_dir;     /* then, over body/ */
 	/* time: wall clock at the start plus monotonic time since */
 	int64_t start_s, start_ms, newest_s;
 	struct event *turn, *second, *start_timer, *soon;
@@ -154,6 +156,8 @@ struct qmgr {
 	bool turn_due, in_turn, started, stopping, count_due;
 	struct listing *listings;
 	struct phantom *phantoms;
+	struct buffer damage;   /* lines for postmaster, until they are told */
+	int64_t damage_told_s;
 	uint64_t last_count;
 };
 
@@ -258,6 +262,14 @@ void report_ask_all(struct qmgr *q);
 void report_seen(struct qmgr *q, const struct envelope *e, const struct qid *id);
 int report_on_failed(struct channel *ch, struct message *m);
 void report_delay(struct qmgr *q, struct qmsg *m);
+/* damage.c: what failed its check is set aside, logged, and told to postmaster */
+void damage_record(struct qmgr *q, const struct segment_reader *r, const char *reason);
+void damage_envelope(struct qmgr *q, const struct record *r);
+void damage_file(struct qmgr *q, const struct qid *id, int error);
+void damage_message(struct qmgr *q, const struct qmsg *m, int error);
+void damage_tell(struct qmgr *q);
+/* sweep.c */
+void sweep_bodies(struct qmgr *q);
 /* start.c */
 int start_recover(struct qmgr *q, struct complaint *why);
 int start_on_holds(struct channel *ch, struct message *m);

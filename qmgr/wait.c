@@ -101,11 +101,8 @@ struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *r
 		error = wait_parse(buffer_span(&q->content), &r, &fates);
 	if (error == 0 && !qid_same(&r.id, id))
 		error = EBADMSG;
-	if (error == EBADMSG) {
-		LOG(&q->proc.log, file_damaged, qid_span(id), F("reason", SPAN_LIT("check failed")));
-		if (q->mover != NULL)
-			send_corrupt(q->mover, (struct msg_corrupt){.id = qid_span(id)}, -1);
-	}
+	if (error == EBADMSG)
+		damage_file(q, id, error);
 	struct qmsg *m = error == 0 ? msg_make(q, &r, fates) : NULL;
 	if (m == NULL)
 		return NULL;

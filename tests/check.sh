@@ -43,13 +43,13 @@ system() { # module
     [ "$bad" = 0 ] || printf '%s\n' "$out" | tail -40
 }
 
-replay() { # side
-    out=$("$build/tests/replay-$1" --all-rows tests/replay/"$1"/*.rpl 2>&1)
+replay() { # side option
+    out=$("$build/tests/replay-$1" "$2" tests/replay/"$1"/*.rpl 2>&1)
     printf '%s\n' "$out" >>"$log"
     ran=$(printf '%s\n' "$out" | sed -n 's/^\([0-9]*\) scripts, .*/\1/p')
     bad=$(printf '%s\n' "$out" | sed -n 's/^[0-9]* scripts, \([0-9]*\) failed/\1/p')
     [ -n "$ran" ] || { ran=1 bad=1; }
-    count "replay $1" $((ran > bad ? ran - bad : 0)) "$bad"
+    count "replay $1 $2" $((ran > bad ? ran - bad : 0)) "$bad"
     [ "$bad" = 0 ] || printf '%s\n' "$out"
 }
 
@@ -59,8 +59,10 @@ step style python3 tests/check/style_measure.py --check -x 'tests/bench/*' -x 'b
 step "man pages" tests/check/man.py "$build"
 step "fuzz corpora" tests/fuzz/corpora.sh "$build"
 unit
-replay smtpd
-replay smtp
+for side in smtpd smtp; do
+    replay $side --all-rows
+    replay $side --no-memory
+done
 for t in tests/system/test_*.py; do
     system "$(basename "$t" .py)"
 done

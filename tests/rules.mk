@@ -25,7 +25,7 @@ evidence: all $(B)/tests/unit
 	@python3 -W ignore tests/evidence.py $(abspath $(B)) $(NAMES)
 
 # replay: scripts over a program's session code; its main.c stays out, its clock and timers are led to the script
-WRAP := event_add event_del event_free clock_mono_ms clock_wall_us
+WRAP := event_add event_del event_free clock_mono_ms clock_wall_us malloc calloc realloc
 REPLAY_SRC := tests/replay/script.c tests/replay/clock.c
 $(B)/tests/replay-smtpd: $(call obj,$(REPLAY_SRC) tests/replay/smtpd.c $(filter-out %/main.c,$(SRC_smtpd))) $(B)/libcommon.a
 	@mkdir -p $(@D)

@@ -118,12 +118,16 @@ struct segment_reader {
 	uint64_t record_at;     /* offset of rest */
 	uint64_t synced_to;     /* the most that any batch said */
 	uint64_t ends_seq, ends_at;
-	uint32_t damaged;       /* records or batches skipped below synced_to */
+	uint64_t bad_at, bad_n; /* after EBADMSG: the bytes that failed their check */
 };
 MUST_CHECK int segment_reader_open(int dir_fd, uint64_t seq, struct segment_reader *out);
-/* 0, ENOENT: nothing more below end, EBADMSG: a damaged record was stepped over, else errno. */
+/* 0, ENOENT: nothing more below end, EBADMSG: what failed its check below end was stepped over (a batch's head and
+ * all to the next good one, or a record and the rest of its batch), else errno.  end UINT64_MAX: as far as good batches
+ * go, nothing behind the last one is missed. */
 MUST_CHECK int segment_reader_next(struct segment_reader *r, uint64_t end, struct record *out);
 void segment_reader_close(struct segment_reader *r);
+/* "corrupt/SEQ-OFFSET.rec" below the queue: where damaged bytes of a segment are set aside. */
+void record_corrupt_name(uint64_t seq, uint64_t offset, char *out, size_t size);
 /* Where the last good batch ends. */
 MUST_CHECK int segment_scan_end(int dir_fd, uint64_t seq, uint64_t *end, uint64_t *ends_seq, uint64_t *ends_at);
 

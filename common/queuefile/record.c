@@ -153,6 +153,8 @@ static bool batch_head_is_good(const struct segment_reader *r, const char *h)
 static int load_batch(struct segment_reader *r, uint64_t end)
 {
 	enum { AT_ONCE = 64 * 1024 };
+	r->bad_at = r->offset;
+	r->bad_n = 0;
 	for (; r->offset + BATCH_HEADER <= end; r->offset += SEGMENT_BLOCK) {
 		size_t have = end - r->offset <= AT_ONCE ? (size_t)(end - r->offset) : BATCH_HEADER;
 		buffer_clear(&r->batch);
@@ -161,8 +163,10 @@ static int load_batch(struct segment_reader *r, uint64_t end)
 			error = pread_all(r->segment.fd, r->batch.at, have, (off_t)r->offset);
 		if (error != 0)
 			return error == ENODATA ? ENOENT : error;
-		if (!batch_head_is_good(r, r->batch.at))
+		if (!batch_head_is_good(r, r->batch.at)) {
+			r->bad_n += SEGMENT_BLOCK;
 			continue;
+		}
 		size_t n = load_u32(r->batch.at + 40);
 		r->batch.n = have < n ? have : n;
 		error = buffer_reserve(&r->batch, n - r->batch.n);
@@ -188,13 +192,16 @@ int segment_reader_next(struct segment_reader *r, uint64_t end, struct record *o
 {
 	while (r->rest.n < RECORD_HEADER) {
 		int error = load_batch(r, end);
+		if (r->bad_n > 0 && (error == 0 || (error == ENOENT && end != UINT64_MAX)))
+			return EBADMSG; /* heads that should be there: the batch behind them, if any, is next */
 		if (error != 0)
 			return error;
 	}
 	int error = record_parse(r->rest, r->segment.random, out);
 	if (error != 0) { /* lengths can't be trusted: the rest of this batch is lost */
+		r->bad_at = r->record_at;
+		r->bad_n = r->rest.n;
 		r->rest.n = 0;
-		r->damaged++;
 		return EBADMSG;
 	}
 	out->seq = r->segment.seq;

@@ -142,3 +142,8 @@ void segment_close(struct segment *s)
 		(void)close(s->fd);
 	s->fd = -1;
 }
+
+void record_corrupt_name(uint64_t seq, uint64_t offset, char *out, size_t size)
+{
+	(void)snprintf(out, size, "corrupt/%016llx-%08llx.rec", (unsigned long long)seq, (unsigned long long)offset);
+}

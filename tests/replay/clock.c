@@ -14,6 +14,7 @@ static struct clock {
 	struct timer *timers;
 } state = {.now_ms = REPLAY_START_MS};
 
+void *__real_calloc(size_t n, size_t size);
 int __real_event_add(struct event *ev, const struct timeval *tv);
 int __real_event_del(struct event *ev);
 void __real_event_free(struct event *ev);
@@ -56,7 +57,7 @@ int __wrap_event_add(struct event *ev, const struct timeval *tv)
 	bool watches = event_get_fd(ev) >= 0;
 	if (tv != NULL) {
 		forget(ev);
-		struct timer *t = calloc(1, sizeof *t);
+		struct timer *t = __real_calloc(1, sizeof *t); /* not the program's memory */
 		int64_t ms = (int64_t)tv->tv_sec * 1000 + tv->tv_usec / 1000;
 		if (t == NULL)
 			return -1;
@@ -76,6 +77,51 @@ void __wrap_event_free(struct event *ev)
 {
 	forget(ev);
 	__real_event_free(ev);
+}
+
+/* ---- memory: the nth allocation of the program fails (0: none) ---- */
+
+void *__real_malloc(size_t n);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+
+static struct { unsigned long countdown, made; } memory;
+
+void replay_fail_allocation(unsigned long nth)
+{
+	memory.countdown = nth;
+	memory.made = 0;
+}
+
+unsigned long replay_allocations(void)
+{
+	return memory.made;
+}
+
+static bool fails_now(void)
+{
+	memory.made++;
+	if (memory.countdown == 0 || --memory.countdown > 0)
+		return false;
+	errno = ENOMEM;
+	return true;
+}
+
+void *__wrap_malloc(size_t n)
+{
+	return fails_now() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return fails_now() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+	return fails_now() ? NULL : __real_realloc(p, n);
 }
 
 static struct timer *earliest(void)

@@ -36,6 +36,7 @@ struct replay_side {
 	size_t verbs_n;
 	void (*begin)(struct replay *r);  /* the configuration is known: make the program's state */
 	void (*after)(struct replay *r);  /* at the script's end: nothing unexpected may be left */
+	bool (*honest)(void);             /* memory failed on the way: was nothing promised that was not done? */
 	/* The table whose rows the scripts together must use: NULL after the last, "": not asked for. */
 	const char *(*row_name)(size_t i);
 	bool client;                      /* the script speaks as the client: C: says, S: expects */
@@ -63,7 +64,9 @@ void replay_make_pair(const struct replay *r, struct buffer *certificate, struct
 /* Shakes hands over the script's end; as_server: the script is the server. */
 void replay_handshake(struct replay *r, SSL_CTX *context, bool as_server);
 
-/* clock.c: virtual time. */
+/* clock.c: virtual time; memory that fails. */
+void replay_fail_allocation(unsigned long nth); /* counted from now; 0: none fails */
+unsigned long replay_allocations(void);         /* since then */
 int64_t replay_now_ms(void);
 void replay_advance(struct replay *r, int64_t ms);
 bool replay_fire_due(void); /* false: no timer was due */

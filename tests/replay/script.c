@@ -18,6 +18,8 @@
 
 enum { ROWS_MOST = 256 };
 static char *covered; /* shared with the scripts' processes */
+static const struct replay_side *failing; /* memory fails in this run: the conversation may end anywhere */
+static unsigned long nth_allocation, *allocations;
 
 void replay_cover(size_t i)
 {
@@ -28,6 +30,8 @@ void replay_cover(size_t i)
 void replay_fail(const struct replay *r, const char *format, ...)
 {
 	va_list args;
+	if (failing != NULL)
+		_exit(failing->honest() ? 0 : 1);
 	va_start(args, format);
 	printf("%s:%u: ", r->path, r->line);
 	(void)vprintf(format, args);
@@ -451,11 +455,13 @@ static int play(const char *path, struct span text, const struct replay_side *si
 			load_config(&r);
 			side->begin(&r);
 			begun = true;
+			replay_fail_allocation(nth_allocation);
 		}
 		if (line.n > 0 && line.at[0] != '#')
 			run_line(&r, side, line);
 	}
 	replay_settle(&r);
+	*allocations = replay_allocations();
 	if (r.heard.n > 0)
 		replay_fail(&r, "more was said: %.*s", SPAN_ARG(buffer_span(&r.heard)));
 	side->after(&r);
@@ -485,6 +491,27 @@ static bool passes(const char *path, const struct replay_side *side)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+/* The script once for each allocation of the program, which fails: no crash, no false promise. */
+static unsigned long run_without_memory(const char *path, const struct replay_side *side, int *failed)
+{
+	*allocations = 0;
+	nth_allocation = 0;
+	failing = NULL;
+	if (!passes(path, side)) {
+		*failed += 1;
+		return 0;
+	}
+	unsigned long n = *allocations;
+	failing = side;
+	for (nth_allocation = 1; nth_allocation <= n; nth_allocation++) {
+		if (!passes(path, side)) {
+			printf("%s: allocation %lu of %lu fails\n", path, nth_allocation, n);
+			*failed += 1;
+		}
+	}
+	return n;
+}
+
 static int count_unused_rows(const struct replay_side *side)
 {
 	int n = 0;
@@ -500,18 +527,24 @@ static int count_unused_rows(const struct replay_side *side)
 int replay_main(int argc, char **argv, const struct replay_side *side)
 {
 	int failed = 0;
-	bool all = argc > 1 && strcmp(argv[1], "--all-rows") == 0;
+	unsigned long runs = 0;
+	bool all = argc > 1 && strcmp(argv[1], "--all-rows") == 0, memory = argc > 1 && strcmp(argv[1], "--no-memory") == 0;
 	covered = mmap(NULL, ROWS_MOST, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (covered == MAP_FAILED)
+	allocations = mmap(NULL, sizeof *allocations, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (covered == MAP_FAILED || allocations == MAP_FAILED)
 		return 1;
-	if (all) {
+	if (all || memory) {
 		argc--;
 		argv++;
 	}
-	for (int i = 1; i < argc; i++)
+	for (int i = 1; i < argc && memory; i++)
+		runs += run_without_memory(argv[i], side, &failed);
+	for (int i = 1; i < argc && !memory; i++)
 		failed += !passes(argv[i], side);
 	if (all)
 		failed += count_unused_rows(side);
+	if (memory)
+		printf("%lu allocations failed, one at a time\n", runs);
 	printf("%d scripts, %d failed\n", argc - 1, failed);
 	return failed > 100 ? 100 : failed;
 }

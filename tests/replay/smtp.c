@@ -134,17 +134,19 @@ static void run_peer(struct replay *r, struct span args)
 	select_peer(r, i - 1);
 }
 
-static void add_fact(struct fact *list, size_t *n, struct span key, struct span value)
+static void add_fact(const struct replay *r, struct fact *list, size_t *n, struct span key, struct span value)
 {
-	list[*n].key = span_dup(key);
-	list[(*n)++].value = span_dup(value);
+	list[*n] = (struct fact){.key = span_dup(key), .value = span_dup(value)};
+	if (list[*n].key == NULL || list[*n].value == NULL)
+		replay_fail(r, "not enough memory");
+	(*n)++;
 }
 
 /* network ADDRESS refused | mute | open */
 static void run_network(struct replay *r, struct span args)
 {
 	struct span address = span_word(&args, " "), value = span_word(&args, " ");
-	add_fact(side.network, &side.network_n, address, value);
+	add_fact(r, side.network, &side.network_n, address, value);
 }
 
 /* ---- DNS ---- */
@@ -196,7 +198,7 @@ static void run_dns(struct replay *r, struct span args)
 	char key[400];
 	struct span kind = span_word(&args, " "), name = span_word(&args, " ");
 	(void)snprintf(key, sizeof key, "%.*s %.*s", SPAN_ARG(kind), SPAN_ARG(name));
-	add_fact(side.names, &side.names_n, span_of(key), span_trim(args));
+	add_fact(r, side.names, &side.names_n, span_of(key), span_trim(args));
 }
 
 /* resolver holds | dies */
@@ -385,6 +387,8 @@ static void run_job(struct replay *r, struct span args)
 {
 	struct order o = {.nexthop = SPAN_LIT("[192.0.2.1]:25")};
 	struct buffer indexes, *envelope;
+	if (side.qmgr == NULL)
+		replay_fail(r, "there is no qmgr");
 	read_order(r, args, &o);
 	struct qid id = qid_make(&side.ids, clock_wall_us());
 	envelope = &side.envelopes[++side.deliveries];
@@ -429,13 +433,15 @@ static void run_no_verdict(struct replay *r, struct span args)
 static void run_starttls(struct replay *r, struct span args)
 {
 	struct buffer crt, key;
-	struct complaint why;
+	struct complaint why = {0};
 	if (side.tls == NULL) {
 		replay_make_pair(r, &crt, &key);
 		side.tls = tls_server_context(buffer_span(&crt), buffer_span(&key), &why);
 		buffer_free(&crt);
 		buffer_free(&key);
 	}
+	if (side.tls == NULL)
+		replay_fail(r, "no TLS: %s", why.reason);
 	if (write(r->fd, args.at, args.n) != (ssize_t)args.n || write(r->fd, "\r\n", 2) != 2)
 		replay_fail(r, "the reply could not be written");
 	replay_handshake(r, side.tls, true);
@@ -490,6 +496,12 @@ enum reply_fate __wrap_fate_of_reply(enum smtp_stage stage, int code)
 	return __real_fate_of_reply(stage, code);
 }
 
+/* A recipient is reported as delivered only after a peer said so: no verdict "sent" before a 250 to the dot. */
+static bool honest(void)
+{
+	return side.verdicts.n == 0 || memmem(side.verdicts.at, side.verdicts.n, "> sent", 6) == NULL || side.peers_taken > 0;
+}
+
 static const char *fate_name(size_t i)
 {
 	return i < COUNT_OF(fates) ? fates[i].text : NULL;
@@ -497,6 +509,6 @@ static const char *fate_name(size_t i)
 
 int main(int argc, char **argv)
 {
-	static const struct replay_side s = {.verbs = verbs, .verbs_n = COUNT_OF(verbs), .begin = begin, .after = after, .row_name = fate_name};
+	static const struct replay_side s = {.verbs = verbs, .verbs_n = COUNT_OF(verbs), .begin = begin, .after = after, .honest = honest, .row_name = fate_name};
 	return replay_main(argc, argv, &s);
 }

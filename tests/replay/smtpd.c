@@ -25,7 +25,7 @@ static struct side {
 	char client[64];
 	bool opened;
 	unsigned submissions, taken;     /* that cleanup saw; that the script looked at */
-	unsigned sessions_closed;
+	unsigned sessions_closed, promises; /* promises: 250 for a message */
 	struct buffer parts, content, envelope, body;
 	struct qid id;
 	SSL_CTX *tls;
@@ -158,6 +158,8 @@ static void near_gone(struct channel *c, int reason)
 {
 	struct worker_server *s = &side.worker.servers[0];
 	(void)reason;
+	if (side.worker.front == c)
+		side.worker.front = NULL;
 	if (s->cleanup == c)
 		s->cleanup = NULL;
 	if (s->mover == c) {
@@ -313,7 +315,7 @@ static void run_content(struct replay *r, struct span args)
 	replay_quoted(r, args, &b);
 	const char *end = all.n == 0 ? NULL : memmem(all.at, all.n, " +0000\r\n", 8);
 	size_t head = end == NULL ? 0 : (size_t)(end - all.at) + 8;
-	if (all.n - head != b.n || memcmp(all.at + head, b.at, b.n) != 0)
+	if (all.n - head != b.n || (b.n > 0 && memcmp(all.at + head, b.at, b.n) != 0))
 		replay_fail(r, "the content was: %.*s", (int)(all.n - head > 200 ? 200 : all.n - head), all.at + head);
 	buffer_free(&b);
 }
@@ -358,6 +360,8 @@ static void run_starttls(struct replay *r, struct span args)
 	(void)args;
 	if (side.tls == NULL)
 		side.tls = tls_client_context(&why);
+	if (side.tls == NULL)
+		replay_fail(r, "no TLS: %s", why.reason);
 	replay_handshake(r, side.tls, false);
 }
 
@@ -404,7 +408,13 @@ void __wrap_reply_put(struct buffer *out, enum reply r, struct span detail);
 void __wrap_reply_put(struct buffer *out, enum reply r, struct span detail)
 {
 	replay_cover((size_t)r);
+	side.promises += r == REPLY_QUEUED;
 	__real_reply_put(out, r, detail);
+}
+
+static bool honest(void)
+{
+	return side.promises <= side.submissions;
 }
 
 static const char *reply_name(size_t i)
@@ -414,7 +424,7 @@ static const char *reply_name(size_t i)
 
 int main(int argc, char **argv)
 {
-	static const struct replay_side s = {.verbs = verbs, .verbs_n = COUNT_OF(verbs), .begin = begin, .after = after, .row_name = reply_name, .client = true};
+	static const struct replay_side s = {.verbs = verbs, .verbs_n = COUNT_OF(verbs), .begin = begin, .after = after, .honest = honest, .row_name = reply_name, .client = true};
 	(void)setenv("TZ", "UTC", 1);
 	return replay_main(argc, argv, &s);
 }

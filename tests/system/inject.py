@@ -4,13 +4,14 @@ import ctypes
 import os
 import signal
 import struct
+import threading
 
 REGS = ("r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base "
         "ds es fs gs").split()
-GETREGS, SETREGS, SINGLESTEP, ATTACH, DETACH = 12, 13, 9, 16, 17
+GETREGS, SETREGS, SINGLESTEP, ATTACH, DETACH, SYSCALL, SETOPTIONS = 12, 13, 9, 16, 17, 24, 0x4200
 CALLS = {"execve": 59, "fork": 57, "kill": 62, "prctl": 157, "mmap": 9, "socket": 41, "connect": 42, "accept4": 288, "openat": 257,
          "setsockopt": 54, "getsockopt": 55, "fsync": 74, "fdatasync": 75, "fchmod": 91, "renameat": 264, "mkdirat": 258, "unlinkat": 263,
-         "memfd_create": 319, "inotify_init1": 294, "getcwd": 79, "close": 3, "epoll_wait": 232, "bind": 49, "getsockname": 51}
+         "memfd_create": 319, "inotify_init1": 294, "getcwd": 79, "close": 3, "pwritev": 296, "pwrite64": 18, "epoll_wait": 232, "bind": 49, "getsockname": 51}
 AT_FDCWD = 2 ** 64 - 100
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -100,3 +101,66 @@ class Inside:
             raise
         value = get_regs(self.pid)["rax"]
         return value - 2 ** 64 if value >= 2 ** 63 else value
+
+
+class Failing:
+    """with Failing(pid, ("fdatasync",), errno.EIO): the calls do nothing and give the error; count: only the first so many.
+
+    The number of the call stays (the filter of system calls looks at it), its descriptor is taken away."""
+
+    def __init__(self, pid, calls, error, count=None):
+        self.pid, self.numbers, self.error, self.left = pid, {CALLS[c] for c in calls}, error, count
+        self.failed, self.stopping, self.ready = 0, False, threading.Event()
+        self.thread = threading.Thread(target=self.trace, daemon=True) # ptrace belongs to a thread
+
+    def __enter__(self):
+        self.thread.start()
+        self.ready.wait(20)
+        return self
+
+    def __exit__(self, *_):
+        self.stopping = True
+        try:
+            os.kill(self.pid, signal.SIGSTOP) # so that the tracer looks
+        except ProcessLookupError:
+            pass
+        self.thread.join(20)
+
+    def at_entry(self):
+        regs = get_regs(self.pid)
+        if regs["orig_rax"] not in self.numbers or self.left == 0:
+            return None
+        if self.left is not None:
+            self.left -= 1
+        kept = regs["rdi"]
+        regs["rdi"] = 2 ** 64 - 1
+        set_regs(self.pid, regs)
+        return kept
+
+    def trace(self):
+        ptrace(ATTACH, self.pid)
+        wait_stop(self.pid)
+        ptrace(SETOPTIONS, self.pid, 0, 1) # PTRACE_O_TRACESYSGOOD
+        self.ready.set()
+        inside, kept, signal_number = False, None, 0
+        try:
+            while True:
+                ptrace(SYSCALL, self.pid, 0, signal_number)
+                stop, signal_number = wait_stop(self.pid), 0
+                if stop == signal.SIGTRAP | 0x80:
+                    inside = not inside
+                    if inside:
+                        kept = self.at_entry()
+                    elif kept is not None:
+                        regs = get_regs(self.pid)
+                        regs.update(rdi=kept, rax=2 ** 64 - self.error)
+                        set_regs(self.pid, regs)
+                        kept = None
+                        self.failed += 1
+                elif stop == signal.SIGSTOP and self.stopping:
+                    ptrace(DETACH, self.pid)
+                    return
+                else:
+                    signal_number = stop
+        except (Killed, OSError):
+            pass # the process ended meanwhile

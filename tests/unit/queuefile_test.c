@@ -75,7 +75,7 @@ static struct segment_writer open_writer(int fd, uint64_t seq)
 	return w;
 }
 
-static unsigned count_records(int fd, uint64_t seq, unsigned *damaged)
+static unsigned count_up_to(int fd, uint64_t seq, uint64_t end, unsigned *damaged)
 {
 	struct segment_reader r;
 	struct record rec;
@@ -83,13 +83,18 @@ static unsigned count_records(int fd, uint64_t seq, unsigned *damaged)
 	int error;
 	*damaged = 0;
 	ck_assert_int_eq(segment_reader_open(fd, seq, &r), 0);
-	while ((error = segment_reader_next(&r, SEGMENT_MIN, &rec)) != ENOENT) {
+	while ((error = segment_reader_next(&r, end, &rec)) != ENOENT) {
 		ck_assert(error == 0 || error == EBADMSG);
 		n += error == 0;
 		*damaged += error == EBADMSG;
 	}
 	segment_reader_close(&r);
 	return n;
+}
+
+static unsigned count_records(int fd, uint64_t seq, unsigned *damaged)
+{
+	return count_up_to(fd, seq, UINT64_MAX, damaged);
 }
 
 START_TEST(records_come_back_and_a_damaged_one_costs_only_its_batch)
@@ -112,6 +117,12 @@ START_TEST(records_come_back_and_a_damaged_one_costs_only_its_batch)
 	ck_assert_uint_eq(damaged, 1);
 	ck_assert_int_eq(pwrite(w.segment.fd, "X", 1, SEGMENT_BLOCK * 1), 1); /* the first batch's head */
 	ck_assert_uint_eq(count_records(fd, 1, &damaged), 2);
+	ck_assert_uint_eq(damaged, 2);
+	ck_assert_int_eq(pwrite(w.segment.fd, "X", 1, SEGMENT_BLOCK * 3), 1); /* the last one's: missed only where the end is known */
+	ck_assert_uint_eq(count_records(fd, 1, &damaged), 0);
+	ck_assert_uint_eq(damaged, 2);
+	ck_assert_uint_eq(count_up_to(fd, 1, w.synced_to, &damaged), 0);
+	ck_assert_uint_eq(damaged, 3);
 	segment_close(&w.segment);
 	buffer_free(&b.bytes);
 	remove_dir(fd, dir, (const char *const[]){"0000000000000001.seg"}, 1);

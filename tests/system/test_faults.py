@@ -1,0 +1,164 @@
+"""Failing disks and damaged files: what could not be made durable is not acknowledged, what is damaged is set
+aside and told, the rest goes on."""
+import errno
+import os
+import re
+import shutil
+import signal
+import unittest
+
+from horn import Horn, Sink, free_port, remote, wait_for
+from inject import Failing
+
+TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x20
+    path.write_bytes(data)
+
+
+@unittest.skipIf(os.geteuid() != 0, "another process's system calls are root's to change")
+class Faults(unittest.TestCase):
+    def refused(self, h, code):
+        with h.client() as c:
+            c.ask("EHLO x.example")
+            c.say(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@sink.example>\r\nDATA\r\n")
+            for _ in range(3):
+                c.hear()
+            c.say(b"Subject: refused\r\n\r\nx\r\n.\r\n")
+            self.assertRegex(c.hear(), f"^{code}")
+
+    def send(self, h, subject, to="b@sink.example", sender="a@example.org"):
+        with h.client() as c:
+            return c.send(sender, to, b"Subject: " + subject + b"\r\n\r\nx")
+
+    def got(self, sink):
+        with sink.lock:
+            return sorted(re.search(rb"Subject: (\S+)", m[2])[1] for m in sink.messages)
+
+    def test_a_failed_sync_of_the_journal_is_not_acknowledged_and_never_delivered(self):
+        with Sink() as sink, Horn(domains=[remote(sink)]) as h:
+            self.send(h, b"before")
+            with Failing(h.pids("cleanup")[0], ("fdatasync",), errno.EIO, 1):
+                self.refused(h, 451)
+            self.send(h, b"after")
+            wait_for("both at the sink", lambda: len(sink.messages) == 2)
+            self.assertIn("sync_failed", h.log())
+            h.kill_all()
+            h.start()
+            self.send(h, b"later")
+            wait_for("the third", lambda: len(sink.messages) == 3)
+            self.assertEqual(self.got(sink), [b"after", b"before", b"later"])
+
+    def test_a_journal_that_cannot_be_written_refuses_and_goes_on_by_itself(self):
+        for error in (errno.ENOSPC, errno.EIO):
+            with self.subTest(errno.errorcode[error]), Sink() as sink, Horn(domains=[remote(sink)]) as h:
+                with Failing(h.pids("cleanup")[0], ("pwritev", "pwrite64"), error, 1):
+                    self.refused(h, 452 if error == errno.ENOSPC else 451)
+                self.send(h, b"after")
+                wait_for("at the sink", lambda: sink.messages)
+                self.assertEqual(self.got(sink), [b"after"])
+
+    def test_waiting_files_that_cannot_be_synced_stay_in_the_journal(self):
+        with Sink() as sink, Horn(["test_mode=yes"], ["destination_probe=1s", "retry_first=1s"], [remote(sink.port)]) as h:
+            sink.close()
+            with Failing(h.pids("mover")[0], ("fsync", "fdatasync"), errno.EIO):
+                name = self.send(h, b"waits")
+                wait_for("the failure is told", lambda: "store_failed" in h.log())
+                h.kill_all()
+            with Sink(port=sink.port) as again:
+                h.start()
+                wait_for("delivered from the journal", lambda: again.messages, 30)
+                self.assertEqual(self.got(again), [b"waits"])
+            self.assertTrue(name)
+
+    def test_facts_that_cannot_be_synced_wait_and_nothing_is_lost(self):
+        with Sink() as sink, Horn(domains=[remote(sink)]) as h:
+            with Failing(h.pids("qmgr")[0], ("fdatasync", "fsync"), errno.EIO):
+                for i in range(3):
+                    self.send(h, b"m%d" % i)
+                wait_for("the failure is told", lambda: "fates_failed" in h.log())
+            self.send(h, b"m3")
+            wait_for("all at the sink", lambda: set(self.got(sink)) == {b"m0", b"m1", b"m2", b"m3"})
+            wait_for("an empty queue", lambda: h.status()["servers"][0]["queue"] == 0)
+
+    def postmaster_told(self, h, name):
+        def notice():
+            return [p for p in h.drop() if b"Damaged mail was set aside" in p.read_bytes() and name in p.read_bytes()]
+        text = wait_for("postmaster's notice", notice)[0].read_bytes()
+        self.assertIn(b"To: <postmaster@local.example>", text)
+
+    def test_a_damaged_record_of_the_journal_is_set_aside_and_the_rest_goes_on(self):
+        with Sink() as sink, Horn(domains=[remote(sink)]) as h:
+            for role in ("qmgr", "mover"): # what arrives stays in the journal alone
+                for pid in h.pids(role):
+                    os.kill(pid, signal.SIGSTOP)
+            for subject in (b"one", b"two", b"three"):
+                self.send(h, subject)
+            h.kill_all()
+            segment = next(p for p in (h.server_dir / "Queue/journal").iterdir() if b"Subject: two" in p.read_bytes())
+            flip(segment, segment.read_bytes().index(b"Subject: two") + 9)
+            h.start()
+            wait_for("the others", lambda: self.got(sink) == [b"one", b"three"])
+            copy = wait_for("the copy", lambda: list((h.server_dir / "Queue/corrupt").glob("*.rec")))[0]
+            self.assertIn(b"Subject: Two", copy.read_bytes())
+            self.assertIn("record_damaged", h.log())
+            self.postmaster_told(h, copy.name.encode())
+            notices = len(h.drop())
+            h.stop()
+            h.start()
+            self.send(h, b"four")
+            wait_for("mail goes on", lambda: b"four" in self.got(sink))
+            self.assertEqual(len(h.drop()), notices, "told once")
+
+    def test_a_damaged_head_of_a_batch_is_noticed(self):
+        with Sink() as sink, Horn(domains=[remote(sink)]) as h:
+            for role in ("qmgr", "mover"):
+                for pid in h.pids(role):
+                    os.kill(pid, signal.SIGSTOP)
+            for subject in (b"one", b"two", b"three"):
+                self.send(h, subject)
+            h.kill_all()
+            segment = next(p for p in (h.server_dir / "Queue/journal").iterdir() if b"Subject: two" in p.read_bytes())
+            flip(segment, segment.read_bytes().index(b"Subject: two") // 4096 * 4096 + 30)
+            h.start()
+            wait_for("the others", lambda: self.got(sink) == [b"one", b"three"])
+            copy = wait_for("the copy", lambda: list((h.server_dir / "Queue/corrupt").glob("*.rec")))[0]
+            self.assertIn(b"Subject: two", copy.read_bytes())
+            self.postmaster_told(h, copy.name.encode())
+
+    def test_a_damaged_waiting_file_is_set_aside_and_the_rest_goes_on(self):
+        dead = free_port()
+        with Sink() as sink, Horn(["test_mode=yes"], ["destination_probe=1s"], [remote(dead, "dead.example"), remote(sink)]) as h:
+            names = [self.send(h, b"w%d" % i, "b@dead.example") for i in range(3)]
+            wait_for("files", lambda: len(list((h.server_dir / "Queue/wait").glob("??/*.msg"))) == 3)
+            h.stop()
+            path = next((h.server_dir / "Queue/wait").glob(f"??/{names[1]}.msg"))
+            flip(path, path.read_bytes().index(b"Subject:"))
+            shutil.rmtree(h.server_dir / "Queue/index")
+            h.start()
+            copy = wait_for("set aside", lambda: list((h.server_dir / "Queue/corrupt").glob("*.msg")))[0]
+            self.assertEqual(copy.name, names[1] + ".msg")
+            self.postmaster_told(h, copy.name.encode())
+            wait_for("the others wait", lambda: sorted(m["id"] for m in h.messages()) == sorted([names[0], names[2]]))
+            self.send(h, b"fresh")
+            wait_for("mail goes on", lambda: self.got(sink) == [b"fresh"])
+
+    def test_a_body_without_a_message_is_swept_after_a_day(self):
+        with Horn() as h:
+            h.stop()
+            body = h.server_dir / "Queue/body"
+            old, fresh = "000000001abcdef", "zzzzzzzzzabcdef"
+            for d in body.glob("??"):
+                (d / old).write_bytes(b"x")
+                (d / fresh).write_bytes(b"x")
+            n = len(list(body.glob(f"??/{old}")))
+            h.start()
+            wait_for("the old one is gone", lambda: len(list(body.glob(f"??/{old}"))) == n - 1, 60)
+            self.assertEqual(len(list(body.glob(f"??/{fresh}"))), n)
+
+
+if __name__ == "__main__":
+    unittest.main()
