@@ -13,6 +13,11 @@ unit: $(B)/tests/unit
 .PHONY: unit
 fuzz: all
 	@tests/fuzz/fuzz.sh $(abspath $(B)) $(SECONDS_EACH)
+	@tests/fuzz/plant.sh $(B)
+	@tests/fuzz/cover.sh $(B)
+cover:
+	@tests/fuzz/cover.sh $(B)
+.PHONY: cover
 mutants:
 	@python3 tests/mutants.py
 # a build of its own with the sanitizers; seccomp only logs there

@@ -4,15 +4,19 @@ set -eu
 cd "$(dirname "$0")/../.."
 out=$1/fuzz
 mkdir -p "$out"
-flags="-std=c17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -Icommon -I."
+cover=${COVER:+-fprofile-instr-generate -fcoverage-mapping}
+flags="-std=c17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -Icommon -I. $cover"
 for lib in base smtp message params dns queuefile; do
     for f in common/$lib/*.c; do
         o=$out/$(echo "$f" | tr / _).o
-        [ "$o" -nt "$f" ] || clang $flags ${COVER:+-fprofile-instr-generate -fcoverage-mapping} -c "$f" -o "$o"
+        [ "$o" -nt "$f" ] || clang $flags -c "$f" -o "$o"
     done
 done
-[ "$out/messages.o" -nt common/ipc/messages.c ] || clang $flags -c common/ipc/messages.c -o "$out/messages.o"
-for t in command address reply data header ipc record config dns; do
-    [ "$out/$t" -nt tests/fuzz/targets.c ] ||
-        clang $flags -fsanitize=fuzzer,address,undefined -DTARGET=fuzz_$t tests/fuzz/targets.c "$out"/common_*.o "$out/messages.o" -o "$out/$t"
+for f in common/ipc/messages.c pickup/draft.c; do
+    o=$out/common_$(basename "$f").o
+    [ "$o" -nt "$f" ] || clang $flags -c "$f" -o "$o"
+done
+for t in $(cat tests/fuzz/targets); do
+    [ "$out/$t" -nt tests/fuzz/targets.c ] && [ -z "$(find "$out" -name 'common_*.o' -newer "$out/$t")" ] ||
+        clang $flags -fsanitize=fuzzer,address,undefined -DTARGET=fuzz_$t tests/fuzz/targets.c "$out"/common_*.o -o "$out/$t"
 done

@@ -4,6 +4,6 @@ set -eu
 cd "$(dirname "$0")/../.."
 build=$1
 tests/fuzz/build.sh "$build"
-for t in command address reply data header ipc record config dns; do
+for t in $(cat tests/fuzz/targets); do
     "$build/fuzz/$t" -runs=0 "tests/fuzz/corpus/$t"
 done

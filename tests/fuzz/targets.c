@@ -3,11 +3,16 @@
 #include "ipc/ipc.h"
 #include "message/message.h"
 #include "params/params.h"
+#include "pickup/pickup.h"
 #include "queuefile/queuefile.h"
 #include "smtp/smtp.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void fuzz_command(struct span s)
 {
@@ -138,12 +143,49 @@ static void fuzz_record(struct span s)
 	arena_free(&arena);
 }
 
+/* A configuration directory for the files that an administrator writes; it goes with the process. */
+static struct { char path[32]; int dir_fd, servers_fd; } conf = {.path = "/tmp/fuzz-conf.XXXXXX", .dir_fd = -1};
+
+static void remove_conf(void)
+{
+	(void)unlinkat(conf.servers_fd, "default.conf", 0);
+	(void)unlinkat(conf.dir_fd, "servers", AT_REMOVEDIR);
+	(void)unlinkat(conf.dir_fd, "posthorn.conf", 0);
+	(void)rmdir(conf.path);
+}
+
+static void write_conf(int dir_fd, const char *name, struct span s)
+{
+	int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd >= 0 && write(fd, s.at, s.n) == (ssize_t)s.n)
+		(void)close(fd);
+}
+
+static void fuzz_config_files(struct span s)
+{
+	struct config c;
+	struct complaint why;
+	if (conf.dir_fd < 0) {
+		if (mkdtemp(conf.path) == NULL)
+			abort();
+		conf.dir_fd = open(conf.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		(void)mkdirat(conf.dir_fd, "servers", 0700);
+		conf.servers_fd = openat(conf.dir_fd, "servers", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		write_conf(conf.dir_fd, "posthorn.conf", SPAN_LIT(""));
+		(void)atexit(remove_conf);
+	}
+	write_conf(conf.servers_fd, "default.conf", s);
+	if (config_load(conf.dir_fd, &c, &why) == 0)
+		config_free(&c);
+}
+
 static void fuzz_config(struct span s)
 {
 	struct config c;
 	struct complaint why;
 	if (config_parse_snapshot(s, &c, &why) == 0)
 		config_free(&c);
+	fuzz_config_files(s);
 }
 
 static void fuzz_dns(struct span s)
@@ -158,6 +200,76 @@ static void fuzz_dns(struct span s)
 	buffer_free(&b);
 }
 
+/* A record's checksum is right, so that what lies behind the check is reached. */
+static void seal_record(char *at, size_t n)
+{
+	static const char zero[4];
+	enum { RECORD_CRC_AT = 60 };
+	if (n < RECORD_HEADER)
+		return;
+	uint32_t length = load_u32(at + 48);
+	if (length < RECORD_HEADER || length > n)
+		return;
+	memcpy(at, "PHRECORD", 8);
+	memset(at + 8, 0, SEGMENT_RANDOM);
+	uint32_t crc = crc32c(0, at, RECORD_CRC_AT);
+	crc = crc32c(crc, zero, 4);
+	store_u32(at + RECORD_CRC_AT, crc32c(crc, at + RECORD_HEADER, length - RECORD_HEADER));
+}
+
+/* A segment whose batches are the input, their heads' checksums right. */
+static void fuzz_journal(struct span s)
+{
+	enum { HEAD = 72, CRC_AT = 64 };
+	static int fd = -1;
+	static char bytes[16 * SEGMENT_BLOCK];
+	struct segment_reader r = {.offset = SEGMENT_BLOCK, .synced_to = SEGMENT_BLOCK};
+	struct record record;
+	struct arena arena = {0};
+	struct envelope e;
+	if (fd < 0)
+		fd = memfd_create("segment", MFD_CLOEXEC);
+	memset(bytes, 0, sizeof bytes);
+	memcpy(bytes, s.at, s.n < sizeof bytes ? s.n : sizeof bytes);
+	for (size_t at = 0; at < sizeof bytes; at += SEGMENT_BLOCK) {
+		char *h = bytes + at;
+		if (h[0] == 0) /* a block that begins no batch */
+			continue;
+		memcpy(h, "PHBATCH1", 8);
+		memset(h + 8, 0, SEGMENT_RANDOM);
+		store_u32(h + CRC_AT, crc32c(0, h, CRC_AT));
+		seal_record(h + HEAD, sizeof bytes - at - HEAD);
+	}
+	if (pwrite(fd, bytes, sizeof bytes, SEGMENT_BLOCK) != (ssize_t)sizeof bytes)
+		return;
+	r.segment = (struct segment){.fd = fd, .seq = 1, .size = SEGMENT_BLOCK + sizeof bytes};
+	buffer_init(&r.batch, 1 << 20);
+	int error;
+	while ((error = segment_reader_next(&r, r.segment.size, &record)) == 0 || error == EBADMSG)
+		if (error == 0 && envelope_parse(record.envelope, &arena, &e) == 0)
+			arena_free(&arena);
+	arena_free(&arena);
+	buffer_free(&r.batch);
+}
+
+/* A file of Pickup: its X- lines, its header, the message that it becomes. */
+static void fuzz_pickup(struct span s)
+{
+	static struct server server;
+	struct pickup p = {.server = &server};
+	struct place place = {.maildrop = false};
+	struct qid_maker ids = {.suffix = "000000"};
+	struct qid id = qid_make(&ids, 1);
+	struct draft d = {.reason = ""};
+	server.p.fqdn = "mx.example.test";
+	server.p.default_domain = "example.test";
+	buffer_init(&d.content, 1 << 22);
+	buffer_init(&d.envelope, 1 << 22);
+	(void)!draft_make(&p, &place, &id, s, 0, &d);
+	buffer_free(&d.content);
+	buffer_free(&d.envelope);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
@@ -168,7 +280,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	memcpy(copy, bytes, n);
 	TARGET((struct span){copy, n});
 	free(copy);
-	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns};
+	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup};
 	(void)unused;
 	return 0;
 }
