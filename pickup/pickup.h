@@ -59,7 +59,8 @@ struct draft {
 };
 int draft_make(struct pickup *p, const struct place *pl, const struct qid *id, struct span text, uid_t owner, struct draft *out);
 /* submit.c */
-void submit_file(struct pickup *p, struct place *pl, const struct qid *id);
+/* name: as the file was called before it was taken, "" when that is not known any more. */
+void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const char *name);
 void submit_again(struct pickup *p);
 int submit_on_submitted(struct channel *ch, struct message *m);
 int submit_on_credit(struct channel *ch, struct message *m);

@@ -15,7 +15,7 @@ static void take(struct pickup *p, struct place *pl, const char *name)
 	struct qid id = qid_make(&p->ids, clock_wall_us());
 	if (renameat(pl->fd, name, pl->taken_fd, id.text) != 0)
 		return;
-	submit_file(p, pl, &id);
+	submit_file(p, pl, &id, name);
 }
 
 static bool is_regular(const struct place *pl, const char *name, struct stat *st)
@@ -56,7 +56,7 @@ int scan_leftovers(struct pickup *p, struct place *pl)
 	for (const struct dirent *d; (d = readdir(dir)) != NULL;) {
 		struct qid id;
 		if (qid_parse(span_of(d->d_name), &id) == 0)
-			submit_file(p, pl, &id);
+			submit_file(p, pl, &id, "");
 	}
 	(void)closedir(dir);
 	return 0;
@@ -71,7 +71,7 @@ int scan_begin(struct pickup *p)
 		struct place *pl = &p->places[i];
 		char path[64];
 		(void)snprintf(path, sizeof path, "/proc/self/fd/%d", pl->fd);
-		pl->watch = inotify_add_watch(p->inotify_fd, path, IN_CLOSE_WRITE | IN_MOVED_TO);
+		pl->watch = inotify_add_watch(p->inotify_fd, path, IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE);
 		if (pl->watch < 0)
 			return errno;
 	}
@@ -92,13 +92,28 @@ int scan_make_taken(struct pickup *p)
 	return 0;
 }
 
+/* Links, folders and the like are no mail: they stay where they are, and are told of when they come. */
+static void tell_of_other(struct pickup *p, const struct place *pl, const char *name)
+{
+	struct stat st;
+	if (name[0] != '.' && fstatat(pl->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
+		LOG(&p->proc.log, not_a_file, NO_ID, F("file", span_of(name)), F("reason", S_ISLNK(st.st_mode) ? SPAN_LIT("a link") : S_ISDIR(st.st_mode) ? SPAN_LIT("a directory")
+			: SPAN_LIT("not a regular file")));
+}
+
 /* Closed by its writer, or renamed in: complete. */
 static void notified(struct pickup *p, const struct inotify_event *e)
 {
 	struct stat st;
-	for (size_t i = 0; i < p->places_n; i++)
-		if (p->places[i].watch == e->wd && e->len > 0 && p->submissions_n < SUBMIT_MOST && is_regular(&p->places[i], e->name, &st))
-			take(p, &p->places[i], e->name);
+	for (size_t i = 0; i < p->places_n; i++) {
+		struct place *pl = &p->places[i];
+		if (pl->watch != e->wd || e->len == 0)
+			continue;
+		if ((e->mask & (IN_CLOSE_WRITE | IN_MOVED_TO)) != 0 && p->submissions_n < SUBMIT_MOST && is_regular(pl, e->name, &st))
+			take(p, pl, e->name);
+		else if ((e->mask & (IN_CREATE | IN_MOVED_TO)) != 0)
+			tell_of_other(p, pl, e->name);
+	}
 }
 
 void scan_notified(struct pickup *p)

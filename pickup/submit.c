@@ -27,13 +27,17 @@ static void forget(struct pickup *p, struct submission **at)
 	free(s);
 }
 
-static void set_aside(struct pickup *p, const struct place *pl, const struct qid *id, struct span text, const char *reason)
+static void set_aside(struct pickup *p, const struct place *pl, const struct qid *id, const char *file, struct span text, const char *reason)
 {
 	char name[40];
 	struct buffer why;
 	buffer_init(&why, 1024);
+	if (file[0] != '\0') {
+		buffer_put_escaped(&why, span_of(file), 255);
+		buffer_puts(&why, ": ");
+	}
 	buffer_printf(&why, "%s\n", reason);
-	LOG(&p->proc.log, bad_file, qid_span(id), F("reason", span_of(reason)));
+	LOG(&p->proc.log, bad_file, qid_span(id), F("file", span_of(file)), F("reason", span_of(reason)));
 	(void)snprintf(name, sizeof name, "%s.BAD", id->text);
 	/* the file itself moves there; to another file system it is copied, as far as it could be read */
 	int error = renameat(pl->taken_fd, id->text, p->badmail_fd, name) == 0 ? 0 : replace_file_at(p->badmail_fd, name, text, 0640);
@@ -137,7 +141,7 @@ static int read_taken(const struct place *pl, const struct qid *id, struct buffe
 	return error;
 }
 
-void submit_file(struct pickup *p, struct place *pl, const struct qid *id)
+void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const char *name)
 {
 	struct buffer text;
 	struct stat st = {0};
@@ -156,7 +160,7 @@ void submit_file(struct pickup *p, struct place *pl, const struct qid *id)
 		buffer_free(&d.content);
 		buffer_free(&d.envelope);
 		if (error != ENOENT && error != ENOMEM)
-			set_aside(p, pl, id, buffer_span(&text), d.reason[0] != '\0' ? d.reason : strerror(error));
+			set_aside(p, pl, id, name, buffer_span(&text), d.reason[0] != '\0' ? d.reason : error == ELOOP ? "a link, or a file with more than one name" : strerror(error));
 	}
 	buffer_free(&text);
 }

@@ -23,7 +23,7 @@ mutants:
 # a build of its own with the sanitizers; seccomp only logs there
 asan:
 	@$(MAKE) --no-print-directory B=build-asan SANITIZE=1 CFLAGS="-O1 -g" all build-asan/tests/unit build-asan/tests/replay-smtpd build-asan/tests/replay-smtp
-	@POSTHORN_SLOW=6 tests/check.sh build-asan
+	@POSTHORN_SANITIZED=1 POSTHORN_SLOW=6 tests/check.sh build-asan
 tidy:
 	@tests/tidy.sh
 evidence: all $(B)/tests/unit

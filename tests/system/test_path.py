@@ -4,11 +4,13 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import smtplib
 import subprocess
+import threading
 import unittest
 
-from horn import Client, Horn, Sink, free_port, remote, wait_for
+from horn import BUILD, TREE, Client, Horn, Sink, free_port, remote, wait_for
 
 TEXT = b"From: a@example.org\r\nTo: b@example.org\r\nSubject: hello\r\n\r\nA line.\r\n"
 
@@ -107,6 +109,71 @@ class Path(unittest.TestCase):
             self.assertEqual(sorted(len(m[1]) for m in sink.messages), [1, 3])
             self.assertIn(b"no recipient", wait_for("the bad one", lambda: h.badmail("BDR"))[0].read_bytes())
             wait_for("an empty .taken", lambda: not list((pick / ".taken").iterdir()))
+
+    def test_garbage_in_pickup_disturbs_nothing(self):
+        with Sink() as sink, Horn(["test_mode=yes"], ["pickup_settle=1s"], [remote(sink)]) as h:
+            pick, good = h.server_dir / "Pickup", b"X-Sender: a@example.org\r\nX-Receiver: b@sink.example\r\nSubject: good\r\n\r\nx\r\n"
+            garbage = {"binary": bytes(range(256)) * 40, "empty": b"", "endless": b"X-Receiver: " + b"a" * 200000, "nul": b"From: a@b\0c\nTo: d@e\n\n",
+                       "address": b"X-Sender: a@@b\nX-Receiver: <c\n\nx", "markup": b"<html><body>no mail</body></html>\n"}
+            for name, text in garbage.items():
+                (h.root / name).write_bytes(text)
+                os.chmod(h.root / name, 0o644)
+                os.rename(h.root / name, pick / name)
+            (h.root / "outside").write_bytes(good)
+            os.symlink(h.root / "outside", pick / "link")
+            os.mkdir(pick / "folder")
+            os.mkfifo(pick / "fifo")
+            (pick / "twice").write_bytes(good)
+            os.link(pick / "twice", h.root / "other-name")
+            (h.root / "g").write_bytes(good)
+            os.chmod(h.root / "g", 0o644)
+            os.rename(h.root / "g", pick / "good")
+            wait_for("the good one", lambda: len(sink.messages) == 1)
+            wait_for("a reason for each", lambda: len(h.badmail("BDR")) >= len(garbage))
+            reasons = b"\n".join(p.read_bytes() for p in h.badmail("BDR"))
+            for words in (b"not an address", b"no recipient"):
+                self.assertIn(words, reasons)
+            wait_for("words about each of the others", lambda: all(re.search(rf"pickup.*{n}", h.log()) for n in ("link", "fifo", "folder", "twice")))
+            self.assertEqual(len(sink.messages), 1)
+            self.assertEqual((h.root / "outside").read_bytes(), good)
+
+    def test_drop_under_load_gets_each_message_once_and_whole(self):
+        sessions, each = 20, 100
+        with Horn() as h:
+            def send(n):
+                with h.client() as c:
+                    for i in range(each):
+                        c.send("a@example.org", "x@local.example", b"Subject: %d-%d\r\n\r\n" % (n, i) + b"y" * (i * 37) + b"\r\nend", ehlo=i == 0)
+            threads = [threading.Thread(target=send, args=(n,)) for n in range(sessions)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            wait_for("all in Drop", lambda: len(h.drop()) == sessions * each, 60)
+            names = {re.search(rb"Subject: (\S+)", p.read_bytes())[1] for p in h.drop()}
+            self.assertEqual(len(names), sessions * each)
+            self.assertTrue(all(p.read_bytes().endswith(b"\r\nend\r\n") for p in h.drop()))
+            self.assertEqual([p for p in (h.server_dir / "Drop").iterdir() if p.suffix != ".eml"], [])
+
+    @unittest.skipIf(os.geteuid() != 0, "users are root's to change")
+    def test_the_installed_sendmail_writes_into_maildrop_and_nowhere_else(self):
+        with Sink() as sink, Horn(domains=[remote(sink)]) as h:
+            subprocess.run(["make", "-s", "install", f"DESTDIR={h.root}/root", f"B={BUILD}"], cwd=TREE, check=True, capture_output=True)
+            program = h.root / "root/usr/sbin/sendmail"
+            self.assertEqual(program.stat().st_mode & 0o7777, 0o2755)
+            plain = h.root / "plain"
+            shutil.copyfile(program, plain)
+            plain.chmod(0o755)
+
+            def run(which):
+                return subprocess.run(["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", str(which), "-C", str(h.dir), "b@sink.example"],
+                                      input=b"From: boss@example.org\n\nhello\n", capture_output=True, timeout=60)
+            self.assertEqual(run(program).returncode, 0)
+            wait_for("at the sink", lambda: sink.messages)
+            self.assertIn("nobody@", sink.messages[0][0]) # the owner, whatever the header says
+            refused = run(plain)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn(b"maildrop", refused.stderr)
 
     def test_sendmail_hands_in(self):
         with Sink() as sink, Horn(domains=[remote(sink)]) as h:

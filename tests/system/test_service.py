@@ -144,6 +144,15 @@ class Service(unittest.TestCase):
         self.assertEqual(done.returncode, 66)
         h.__exit__(None)
 
+    def test_the_log_as_json_is_an_object_a_line(self):
+        with Horn(["log_format=json"]) as h, h.client() as c:
+            name = c.send("a@example.org", "x@local.example", b"Subject: x\r\n\r\ny")
+            wait_for("delivered and said", lambda: "delivered" in h.log())
+            rows = [json.loads(line) for line in h.log().splitlines()]
+            mine = [r for r in rows if r.get("id") == name]
+            self.assertIn("delivered", [r["event"] for r in mine])
+            self.assertTrue(all({"time", "program", "level", "event"} <= set(r) for r in rows), rows[0])
+
     def test_status_without_a_service(self):
         h = Horn()
         done = h.run("posthorn", "-c", str(h.dir), "status", "--json", check=False)
