@@ -143,8 +143,14 @@ static void fuzz_record(struct span s)
 	arena_free(&arena);
 }
 
-/* A configuration directory for the files that an administrator writes; it goes with the process. */
-static struct { char path[32]; int dir_fd, servers_fd; } conf = {.path = "/tmp/fuzz-conf.XXXXXX", .dir_fd = -1};
+/* What stays from input to input: a configuration directory for the files that an administrator writes (it goes with
+ * the process), a segment, a server. */
+static struct {
+	char path[32];
+	int dir_fd, servers_fd, segment_fd;
+	char segment[16 * SEGMENT_BLOCK];
+	struct server server;
+} conf = {.path = "/tmp/fuzz-conf.XXXXXX", .dir_fd = -1, .segment_fd = -1};
 
 static void remove_conf(void)
 {
@@ -221,28 +227,28 @@ static void seal_record(char *at, size_t n)
 static void fuzz_journal(struct span s)
 {
 	enum { HEAD = 72, CRC_AT = 64 };
-	static int fd = -1;
-	static char bytes[16 * SEGMENT_BLOCK];
+	char *bytes = conf.segment;
+	const size_t size = sizeof conf.segment;
 	struct segment_reader r = {.offset = SEGMENT_BLOCK, .synced_to = SEGMENT_BLOCK};
 	struct record record;
 	struct arena arena = {0};
 	struct envelope e;
-	if (fd < 0)
-		fd = memfd_create("segment", MFD_CLOEXEC);
-	memset(bytes, 0, sizeof bytes);
-	memcpy(bytes, s.at, s.n < sizeof bytes ? s.n : sizeof bytes);
-	for (size_t at = 0; at < sizeof bytes; at += SEGMENT_BLOCK) {
+	if (conf.segment_fd < 0)
+		conf.segment_fd = memfd_create("segment", MFD_CLOEXEC);
+	memset(bytes, 0, size);
+	memcpy(bytes, s.at, s.n < size ? s.n : size);
+	for (size_t at = 0; at < size; at += SEGMENT_BLOCK) {
 		char *h = bytes + at;
 		if (h[0] == 0) /* a block that begins no batch */
 			continue;
 		memcpy(h, "PHBATCH1", 8);
 		memset(h + 8, 0, SEGMENT_RANDOM);
 		store_u32(h + CRC_AT, crc32c(0, h, CRC_AT));
-		seal_record(h + HEAD, sizeof bytes - at - HEAD);
+		seal_record(h + HEAD, size - at - HEAD);
 	}
-	if (pwrite(fd, bytes, sizeof bytes, SEGMENT_BLOCK) != (ssize_t)sizeof bytes)
+	if (pwrite(conf.segment_fd, bytes, size, SEGMENT_BLOCK) != (ssize_t)size)
 		return;
-	r.segment = (struct segment){.fd = fd, .seq = 1, .size = SEGMENT_BLOCK + sizeof bytes};
+	r.segment = (struct segment){.fd = conf.segment_fd, .seq = 1, .size = SEGMENT_BLOCK + size};
 	buffer_init(&r.batch, 1 << 20);
 	int error;
 	while ((error = segment_reader_next(&r, r.segment.size, &record)) == 0 || error == EBADMSG)
@@ -255,14 +261,13 @@ static void fuzz_journal(struct span s)
 /* A file of Pickup: its X- lines, its header, the message that it becomes. */
 static void fuzz_pickup(struct span s)
 {
-	static struct server server;
-	struct pickup p = {.server = &server};
+	struct pickup p = {.server = &conf.server};
 	struct place place = {.maildrop = false};
 	struct qid_maker ids = {.suffix = "000000"};
 	struct qid id = qid_make(&ids, 1);
 	struct draft d = {.reason = ""};
-	server.p.fqdn = "mx.example.test";
-	server.p.default_domain = "example.test";
+	conf.server.p.fqdn = "mx.example.test";
+	conf.server.p.default_domain = "example.test";
 	buffer_init(&d.content, 1 << 22);
 	buffer_init(&d.envelope, 1 << 22);
 	(void)!draft_make(&p, &place, &id, s, 0, &d);
