@@ -15,7 +15,22 @@ static bool is_orphan(struct qmgr *q, const struct qid *id)
 	if (q_now(q) - qid_wall_us(id) / 1000000 < ORPHAN_AGE_S || msg_find(q, id) != NULL)
 		return false;
 	qid_path(id, ".msg", name, sizeof name);
-	return faccessat(q->wait_fd, name, F_OK, 0) != 0 && errno == ENOENT;
+	if (faccessat(q->wait_fd, name, F_OK, 0) == 0 || errno != ENOENT)
+		return false;
+	(void)snprintf(name, sizeof name, "corrupt/%s.msg", id->text); /* what belongs to a damaged message is kept with it */
+	return faccessat(q->queue_fd, name, F_OK, 0) != 0 && errno == ENOENT;
+}
+
+/* Is every record of the journal known that there is? */
+static bool has_read_all(const struct qmgr *q)
+{
+	for (size_t i = 0; i < q->segs_n; i++) {
+		const struct seg_state *s = &q->segs[i];
+		bool here = q->reading && q->reader.segment.seq == s->seq && q->reader.offset >= s->end;
+		if (!s->read && (s->complete || (s->end > SEGMENT_BLOCK && !here)))
+			return false;
+	}
+	return true;
 }
 
 static void sweep_dir(struct qmgr *q, unsigned which)
@@ -40,9 +55,8 @@ void sweep_bodies(struct qmgr *q)
 {
 	if (q->sweep_dir >= 256 || q->pass_dir < 256 || q->mover == NULL)
 		return;
-	for (size_t i = 0; i < q->segs_n; i++)
-		if (!q->segs[i].read && q->segs[i].complete)
-			return; /* what the journal holds is not all known yet */
+	if (!has_read_all(q))
+		return;
 	for (unsigned i = 0; i < DIRS_A_SECOND && q->sweep_dir < 256; i++)
 		sweep_dir(q, q->sweep_dir++);
 }
