@@ -41,10 +41,18 @@ static void link_pair(struct child *x, struct child *y)
 	tell(y, x, server, ends[1]);
 }
 
+static void own_log_gone(struct channel *ch, int reason)
+{
+	struct master *m = ch->program;
+	(void)reason;
+	if (m->log.channel == ch)
+		m->log.channel = NULL;
+}
+
 static void link_own_log(struct master *m, struct child *logd)
 {
 	int ends[2];
-	static const struct channel_owner to_logd = {.gone = NULL};
+	static const struct channel_owner to_logd = {.gone = own_log_gone};
 	struct child self = {.role = R_MASTER, .pid = getpid()};
 	if (channel_pair(ends) != 0)
 		return;

@@ -32,6 +32,15 @@ static int on_stop(struct channel *c, struct message *m)
 	return 0;
 }
 
+/* Lines are counted as lost until the next logd is linked. */
+static void logd_gone(struct channel *c, int reason)
+{
+	struct process *p = c->program;
+	(void)reason;
+	if (p->log.channel == c)
+		p->log.channel = NULL;
+}
+
 static int on_link(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, link, link);
@@ -41,7 +50,7 @@ static int on_link(struct channel *c, struct message *m)
 	int fd = m->fds[0];
 	m->fds[0] = -1;
 	if (link.role == R_LOGD) {
-		static const struct channel_owner to_logd = {.gone = NULL};
+		static const struct channel_owner to_logd = {.gone = logd_gone};
 		channel_close(p->log.channel);
 		p->log.channel = channel_make(p->base, fd, p->role, R_LOGD, &to_logd, p);
 		if (p->log.channel != NULL)
