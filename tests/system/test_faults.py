@@ -64,6 +64,8 @@ class Faults(unittest.TestCase):
     def test_waiting_files_that_cannot_be_synced_stay_in_the_journal(self):
         with Sink() as sink, Horn(["test_mode=yes"], ["destination_probe=1s", "retry_first=1s"], [remote(sink.port)]) as h:
             sink.close()
+            self.send(h, b"first", "x@local.example") # the journal has its segments, mover's syncs matter for files only
+            wait_for("delivered, and a segment ahead", lambda: h.drop() and len(list((h.server_dir / "Queue/journal").glob("*.seg"))) >= 2)
             with Failing(h.pids("mover")[0], ("fsync", "fdatasync"), errno.EIO):
                 name = self.send(h, b"waits")
                 wait_for("the failure is told", lambda: "store_failed" in h.log())
