@@ -19,7 +19,7 @@ static void put_line_safe(struct buffer *b, struct span s)
 {
 	for (size_t i = 0; i < s.n && i < 900; i++) {
 		unsigned char c = (unsigned char)s.at[i];
-		buffer_putc(b, c < 0x20 || c == 0x7f ? ' ' : (char)c);
+		buffer_putc(b, (char)(c < 0x20 || c == 0x7f ? ' ' : c));
 	}
 }
 
@@ -78,7 +78,7 @@ static const char *action_of(const struct report *r, const struct result *x)
 static void put_recipient(struct buffer *b, const struct report *r, const struct result *x)
 {
 	const struct envelope_rcpt *rcpt = &r->e->rcpts[x->index];
-	char class = r->kind == REPORT_FAILURE ? '5' : r->kind == REPORT_DELAY ? '4' : '2';
+	const char *class = r->kind == REPORT_FAILURE ? "5" : r->kind == REPORT_DELAY ? "4" : "2";
 	struct span status = x->enhanced.n > 0 ? x->enhanced : SPAN_LIT("0.0.0");
 	buffer_puts(b, "\r\n");
 	put_original_recipient(b, rcpt);
@@ -86,7 +86,7 @@ static void put_recipient(struct buffer *b, const struct report *r, const struct
 	put_line_safe(b, rcpt->address);
 	/* RFC 3464 2.3.4: a failure is 5.x.x or, for an expiry, 4.x.x; ours say what the action says */
 	if (status.at[0] == '0')
-		buffer_printf(b, "\r\nAction: %s\r\nStatus: %c.0.0\r\n", action_of(r, x), class);
+		buffer_printf(b, "\r\nAction: %s\r\nStatus: %s.0.0\r\n", action_of(r, x), class);
 	else
 		buffer_printf(b, "\r\nAction: %s\r\nStatus: %.*s\r\n", action_of(r, x), SPAN_ARG(status));
 	if (x->code != 0 && memchr(x->peer.at, '[', x->peer.n) != NULL) {

@@ -214,8 +214,6 @@ static void step(struct conn *c)
 		established(c);
 		return;
 	case CONN_IDLE: /* a word nobody asked for, most often 421 */
-		conn_close(c);
-		return;
 	case CONN_QUIT:
 		conn_close(c);
 		return;

@@ -276,9 +276,7 @@ static void group_done(struct conn *c)
 		dialog_broken(c, "more answers than commands");
 		return;
 	}
-	if (c->accepted == 0 && last != EXPECT_DATA)
-		end_transaction(c, false);
-	else if (last == EXPECT_DATA && c->data_refused)
+	if (last == EXPECT_DATA ? c->data_refused : c->accepted == 0)
 		end_transaction(c, false);
 	else
 		body_begin(c);

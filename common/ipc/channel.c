@@ -333,9 +333,10 @@ static int take_packet(struct channel *c, struct span packet, int *fds, size_t f
 			error = EBADMSG;
 			break;
 		}
-		m.fds = fds + used;
+		m.fds = &fds[used];
 		used += m.fds_n;
-		message_handler *run = c->owner->handlers[m.type];
+		message_handler *const *place = &c->owner->handlers[m.type];
+		message_handler *run = *place;
 		error = run == NULL ? EPERM : run(c, &m);
 	}
 	close_fds(fds, fds_n);

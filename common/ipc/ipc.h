@@ -117,7 +117,7 @@ MUST_CHECK int channel_pair(int ends[2]);
 MUST_CHECK int channel_read_first(int fd, struct buffer *packet, int *fds, size_t *fds_n, struct message *out);
 
 #define HANDLE(c, m, name, var) \
-	struct msg_##name var; \
+	struct msg_##name var = {0}; \
 	do { \
 		if (msg_##name##_decode((m)->payload, &var) != 0) \
 			return EBADMSG; \

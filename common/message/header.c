@@ -44,13 +44,13 @@ static void look_at_line(struct header_walk *w, bool complete)
 	if (colon != NULL) {
 		note_name(w, span_trim((struct span){w->line, (size_t)(colon - w->line)}));
 		w->named = true;
-	} else if (w->line_n > 0 && (w->line[0] == ' ' || w->line[0] == '\t')) {
-		w->named = true; /* a fold */
-	} else if (complete) {
-		w->done = true; /* empty line, or no field at all: the body begins */
-	} else if (w->line_n == sizeof w->line) {
-		w->named = true; /* a long name: none that we know */
+		return;
 	}
+	bool fold = w->line_n > 0 && (w->line[0] == ' ' || w->line[0] == '\t');
+	if (complete && !fold)
+		w->done = true; /* empty line, or no field at all: the body begins */
+	else if (fold || w->line_n == sizeof w->line)
+		w->named = true; /* a fold; or a long name, none that we know */
 }
 
 void header_walk(struct header_walk *w, struct span piece)

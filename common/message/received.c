@@ -20,7 +20,7 @@ static void put_safe(struct buffer *b, struct span s)
 {
 	for (size_t i = 0; i < s.n && i < 255; i++) {
 		unsigned char c = (unsigned char)s.at[i];
-		buffer_putc(b, c <= 0x20 || c == 0x7f || c == '(' || c == ')' || c == '\\' ? '?' : (char)c);
+		buffer_putc(b, (char)(c <= 0x20 || c == 0x7f || c == '(' || c == ')' || c == '\\' ? '?' : c));
 	}
 }
 

@@ -136,7 +136,7 @@ int proc_begin(struct process *p, enum role role, struct complaint *why)
 {
 	struct buffer packet;
 	struct message m;
-	struct msg_hello hello;
+	struct msg_hello hello = {0};
 	*p = (struct process){.role = role};
 	*why = (struct complaint){0};
 	(void)mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024); /* packet buffers come and go without a system call */
@@ -177,7 +177,8 @@ int proc_begin(struct process *p, enum role role, struct complaint *why)
 
 void proc_handle(struct process *p, enum msg_type type, message_handler *run)
 {
-	p->control_owner.handlers[type] = run;
+	message_handler **place = &p->control_owner.handlers[type];
+	*place = run;
 }
 
 int proc_fd(const struct process *p, const char *name)

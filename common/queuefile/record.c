@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-static const char batch_magic[] = "PHBATCH1", record_magic[] = "PHRECORD";
+/* eight bytes, no text: there is no NUL behind them */
+static const char batch_magic[8] = {'P', 'H', 'B', 'A', 'T', 'C', 'H', '1'}, record_magic[8] = {'P', 'H', 'R', 'E', 'C', 'O', 'R', 'D'};
 enum {
 	/* batch: magic 8, random 16, number 8, synced_to 8, length 4, records 4, ends_seq 8, ends_at 8, CRC 4, pad 4 */
 	BATCH_HEADER = 72, BATCH_CRC_AT = 64,

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char head_magic[] = "PHSEG001";
+static const char head_magic[8] = {'P', 'H', 'S', 'E', 'G', '0', '0', '1'}; /* no text: no NUL behind it */
 enum { HEAD_BYTES = 8 + 8 + 4 + 4 + SEGMENT_RANDOM + 8 + 4 };
 
 void segment_name(uint64_t seq, char out[32])

@@ -5,7 +5,7 @@
 const char *route_reason_text(enum route_reason r)
 {
 	static const char *const texts[] = {
-#define REASON(name, text) [ROUTE_BY_##name] = text,
+#define REASON(name, text) [ROUTE_BY_##name] = (text),
 		ROUTE_REASONS(REASON)
 #undef REASON
 	};

@@ -58,7 +58,7 @@ void xtext_put_decoded(struct buffer *b, struct span s)
 			c = (unsigned char)(hex_value(s.at[i + 1]) * 16 + hex_value(s.at[i + 2]));
 			i += 2;
 		}
-		buffer_putc(b, c < 0x20 || c == 0x7f ? '?' : (char)c);
+		buffer_putc(b, (char)(c < 0x20 || c == 0x7f ? '?' : c));
 	}
 }
 

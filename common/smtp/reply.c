@@ -28,7 +28,7 @@ void reply_put(struct buffer *out, enum reply r, struct span detail)
 	if (detail.n > 0)
 		buffer_putc(out, ' ');
 	for (size_t i = 0; i < detail.n; i++)
-		buffer_putc(out, (unsigned char)detail.at[i] < 0x20 || detail.at[i] == 0x7f ? '?' : detail.at[i]);
+		buffer_putc(out, (char)((unsigned char)detail.at[i] < 0x20 || detail.at[i] == 0x7f ? '?' : detail.at[i]));
 	buffer_puts(out, "\r\n");
 }
 
@@ -78,7 +78,7 @@ struct span enhanced_find(struct span s, int code)
 static void put_clean(struct buffer *b, struct span s)
 {
 	for (size_t i = 0; i < s.n && b->n + 1 < b->limit; i++)
-		buffer_putc(b, (unsigned char)s.at[i] < 0x20 || s.at[i] == 0x7f ? '?' : s.at[i]);
+		buffer_putc(b, (char)((unsigned char)s.at[i] < 0x20 || s.at[i] == 0x7f ? '?' : s.at[i]));
 }
 
 /* RFC 5321 4.2: three digits, then a blank or hyphen; all lines of a reply carry one code. */
