@@ -171,6 +171,35 @@ class Wait(unittest.TestCase):
                 wait_for("an empty queue", lambda: not h.messages())
                 self.assertEqual(len(sink.messages), 30)
 
+    def test_each_file_of_the_index_damaged_alone_is_mended(self):
+        port = free_port()
+        wrecks = {"gone": lambda p: p.unlink(), "cut": lambda p: p.write_bytes(p.read_bytes()[:len(p.read_bytes()) // 2]),
+                  "other bytes": lambda p: p.write_bytes(b"\xff" * 8192), "a hole in the middle": self.punch}
+        with Horn(["test_mode=yes"], FAR + ["destination_probe=1s"], [remote(port)]) as h, h.client() as c:
+            ids = sorted(c.send("a@example.org", "b@sink.example", TEXT, ehlo=i == 0) for i in range(10))
+            queued(h, 10)
+            index = h.server_dir / "Queue/index"
+            names = sorted(p.name for p in index.iterdir())
+            self.assertGreater(len(names), 3)
+            for name in names:
+                for how, wreck in wrecks.items():
+                    with self.subTest(file=name, damage=how):
+                        h.kill_all() # as after a crash: nothing was closed in order
+                        if (index / name).exists():
+                            wreck(index / name)
+                        h.start()
+                        wait_for("all rows again", lambda: sorted(m["id"] for m in h.messages()) == ids)
+            with Sink(port=port) as sink:
+                h.queue("flush")
+                wait_for("all delivered, once", lambda: len(sink.messages) == 10)
+                wait_for("an empty queue", lambda: not h.messages())
+
+    def punch(self, path):
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 2
+        data[middle:middle + 512] = b"\xa5" * len(data[middle:middle + 512])
+        path.write_bytes(data)
+
     def test_a_damaged_waiting_file_is_set_aside_and_the_rest_goes_on(self):
         port = free_port()
         with Horn(["test_mode=yes"], FAR + ["destination_probe=1s"], [remote(port)]) as h, h.client() as c:
