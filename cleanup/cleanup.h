@@ -16,6 +16,7 @@ enum { BATCH_BYTES = 1024 * 1024, KNOWN_BUCKETS = 8192, PARTS_LIMIT = 256 * 1024
 struct waiter {
 	struct channel *origin; /* NULL: it is gone */
 	struct qid id;
+	bool has_body; /* a large one, in its file */
 };
 
 /* Ids of the last two segments: the answer to a repeated submission. */

@@ -152,9 +152,14 @@ static int open_ready(struct cleanup *c)
 
 static void answer_all(struct cleanup *c, int status)
 {
-	for (size_t i = 0; i < c->waiters_n; i++)
-		if (c->waiters[i].origin != NULL)
-			send_submitted(c->waiters[i].origin, (struct msg_submitted){.id = qid_span(&c->waiters[i].id), .status = (uint32_t)status}, -1);
+	for (size_t i = 0; i < c->waiters_n; i++) {
+		const struct waiter *w = &c->waiters[i];
+		/* only smtpd's messages: what a file of Pickup became is submitted again with the same body */
+		if (status != 0 && w->has_body && c->mover != NULL && (w->origin == NULL || w->origin->peer == R_SMTPD))
+			send_body_refused(c->mover, (struct msg_body_refused){.id = qid_span(&w->id)}, -1);
+		if (w->origin != NULL)
+			send_submitted(w->origin, (struct msg_submitted){.id = qid_span(&w->id), .status = (uint32_t)status}, -1);
+	}
 	c->waiters_n = 0;
 }
 

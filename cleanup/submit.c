@@ -110,7 +110,7 @@ static bool may_state(const struct cleanup *c, const struct channel *ch, const s
 	return false;
 }
 
-static int add_waiter(struct cleanup *c, struct channel *ch, const struct qid *id)
+static int add_waiter(struct cleanup *c, struct channel *ch, const struct qid *id, bool has_body)
 {
 	if (c->waiters_n == c->waiters_size) {
 		size_t n = c->waiters_size == 0 ? 64 : c->waiters_size * 2;
@@ -120,7 +120,7 @@ static int add_waiter(struct cleanup *c, struct channel *ch, const struct qid *i
 		c->waiters = more;
 		c->waiters_size = n;
 	}
-	c->waiters[c->waiters_n++] = (struct waiter){.origin = ch, .id = *id};
+	c->waiters[c->waiters_n++] = (struct waiter){.origin = ch, .id = *id, .has_body = has_body};
 	return 0;
 }
 
@@ -137,12 +137,12 @@ static void answer(struct channel *ch, struct span id, int status)
 	send_submitted(ch, (struct msg_submitted){.id = id, .status = (uint32_t)status}, -1);
 }
 
-static void append(struct cleanup *c, struct channel *ch, const struct qid *id, const struct msg_submit *s, struct span first)
+static void append(struct cleanup *c, struct channel *ch, const struct qid *id, const struct msg_submit *s, struct span first, bool has_body)
 {
 	const struct span pieces[] = {first, s->content};
 	size_t before = c->batch.bytes.n;
 	bool again = ch->peer != R_SMTPD && is_in_batch(c, id);
-	if (add_waiter(c, ch, id) != 0) {
+	if (add_waiter(c, ch, id, has_body) != 0) {
 		answer(ch, s->id, ENOMEM);
 		return;
 	}
@@ -178,6 +178,7 @@ int submit_on_submit(struct channel *ch, struct message *m)
 		LOG(&c->proc.log, bad_submission, qid_span(&id), F("role", span_of(role_name(ch->peer))));
 		error = EPERM;
 	}
+	bool has_body = error == 0 && (e.flags & ENV_BODY_FILE) != 0;
 	arena_free(&c->arena);
 	if (error != 0)
 		return error;
@@ -185,7 +186,7 @@ int submit_on_submit(struct channel *ch, struct message *m)
 	if (known_find(c, &id) != NULL)
 		answer(ch, s.id, 0); /* recorded before this process's time, or said twice */
 	else
-		append(c, ch, &id, &s, *p == NULL ? (struct span){"", 0} : buffer_span(&(*p)->content));
+		append(c, ch, &id, &s, *p == NULL ? (struct span){"", 0} : buffer_span(&(*p)->content), has_body);
 	if (*p != NULL)
 		free_parts(p);
 	return 0;

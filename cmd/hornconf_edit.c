@@ -186,7 +186,7 @@ int conf_init(struct cli *c, struct conf_options *o, char **settings, int n)
 	int status = cli_open(c);
 	if (status != 0)
 		return status;
-	if (faccessat(c->dir_fd, "posthorn.conf", F_OK, 0) == 0)
+	if (faccessat(c->dir_fd, "posthorn.conf", F_OK, 0) == 0 || faccessat(c->dir_fd, "servers/default.conf", F_OK, 0) == 0)
 		return cli_fail(c, EX_CANTCREAT, "%s holds a configuration already", c->dir);
 	buffer_init(&service, 1024 * 1024);
 	buffer_init(&server, 1024 * 1024);

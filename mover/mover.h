@@ -52,6 +52,7 @@ int store_on_fold(struct channel *ch, struct message *m);
 int store_on_discard(struct channel *ch, struct message *m);
 int store_on_corrupt(struct channel *ch, struct message *m);
 int store_on_corrupt_record(struct channel *ch, struct message *m);
+int store_on_body_refused(struct channel *ch, struct message *m);
 void store_work(struct mover *m);
 /* body.c */
 int body_on_begin(struct channel *ch, struct message *m);

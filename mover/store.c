@@ -6,8 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DISCARD_WAIT = 1, DISCARD_BODY = 2 };
-
 static void work_soon(struct mover *m)
 {
 	if (m->work_due)
@@ -194,20 +192,24 @@ int store_on_discard(struct channel *ch, struct message *msg)
 	return 0;
 }
 
+/* A damaged message's file and its large body, or a body without a message: kept, out of the way. */
 int store_on_corrupt(struct channel *ch, struct message *msg)
 {
 	HANDLE(ch, msg, corrupt, bad);
 	struct mover *m = ch->program;
+	static const struct { const char *from, *tail, *to; } files[] = {{"wait/", ".msg", ".msg"}, {"body/", "", ".body"}};
 	struct qid id;
 	char from[80], to[80], path[64];
 	if (qid_parse(bad.id, &id) != 0)
 		return EBADMSG;
-	qid_path(&id, ".msg", path, sizeof path);
-	(void)snprintf(from, sizeof from, "wait/%s", path);
-	(void)snprintf(to, sizeof to, "corrupt/%s.msg", id.text);
-	int error = m->storage->rename(m->storage, m->queue_fd, from, to);
-	if (error != 0 && error != ENOENT)
-		LOG(&m->proc.log, unlink_failed, qid_span(&id), F("reason", span_of(strerror(error))));
+	for (size_t i = 0; i < COUNT_OF(files); i++) {
+		qid_path(&id, files[i].tail, path, sizeof path);
+		(void)snprintf(from, sizeof from, "%s%s", files[i].from, path);
+		corrupt_file_name(&id, files[i].to, to, sizeof to);
+		int error = m->storage->rename(m->storage, m->queue_fd, from, to);
+		if (error != 0 && error != ENOENT)
+			LOG(&m->proc.log, unlink_failed, qid_span(&id), F("file", span_of(from)), F("reason", span_of(strerror(error))));
+	}
 	return 0;
 }
 
@@ -226,27 +228,48 @@ static int copy_bytes(struct mover *m, const struct segment *from, uint64_t at, 
 	return error == 0 ? m->storage->sync(m->storage, to, name) : error;
 }
 
-/* Bytes of the journal that failed their check, kept before their segment is recycled. */
-int store_on_corrupt_record(struct channel *ch, struct message *msg)
+static int copy_record(struct mover *m, const struct msg_corrupt_record *bad, const char *name)
 {
-	HANDLE(ch, msg, corrupt_record, bad);
-	struct mover *m = ch->program;
 	struct segment s = {.fd = -1};
-	char name[80];
-	record_corrupt_name(bad.seq, bad.offset, name, sizeof name);
-	int error = segment_open(m->journal_fd, bad.seq, false, &s), fd = -1;
-	if (error == 0 && (bad.offset > s.size || bad.length > s.size - bad.offset))
+	int error = segment_open(m->journal_fd, bad->seq, false, &s), fd = -1;
+	if (error == 0 && (bad->offset > s.size || bad->length > s.size - bad->offset))
 		error = EBADMSG;
 	if (error == 0) {
-		fd = openat(m->queue_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-		error = fd < 0 ? errno : copy_bytes(m, &s, bad.offset, bad.length, fd, name);
+		fd = openat(m->queue_fd, "corrupt/tmp", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+		error = fd < 0 ? errno : copy_bytes(m, &s, bad->offset, bad->length, fd, name);
 	}
 	if (fd >= 0)
 		(void)close(fd);
 	segment_close(&s);
 	if (error == 0)
-		error = m->storage->sync_dir(m->storage, m->queue_fd, "corrupt");
+		error = m->storage->rename(m->storage, m->queue_fd, "corrupt/tmp", name);
+	return error == 0 ? m->storage->sync_dir(m->storage, m->queue_fd, "corrupt") : error;
+}
+
+/* Bytes of the journal that failed their check, kept before their segment is recycled; qmgr sees the name and asks
+ * again as long as it is not there. */
+int store_on_corrupt_record(struct channel *ch, struct message *msg)
+{
+	HANDLE(ch, msg, corrupt_record, bad);
+	struct mover *m = ch->program;
+	char name[80];
+	corrupt_record_name(bad.seq, bad.offset, name, sizeof name);
+	int error = copy_record(m, &bad, name);
 	if (error != 0)
 		LOG(&m->proc.log, store_failed, NO_ID, F("file", span_of(name)), F("reason", span_of(strerror(error))));
+	return 0;
+}
+
+/* cleanup refused the message whose body this is: no record of it will ever count. */
+int store_on_body_refused(struct channel *ch, struct message *msg)
+{
+	HANDLE(ch, msg, body_refused, gone);
+	struct mover *m = ch->program;
+	struct qid id;
+	char name[64];
+	if (qid_parse(gone.id, &id) != 0)
+		return EBADMSG;
+	qid_path(&id, "", name, sizeof name);
+	(void)!m->storage->unlink(m->storage, m->body_fd, name);
 	return 0;
 }

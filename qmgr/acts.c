@@ -134,7 +134,7 @@ static struct qmsg *fetch(struct qmgr *q, const struct qid *id)
 		return m;
 	buffer_init(&bytes, 16 * 1024 * 1024);
 	if (index_get(&q->index, id, &bytes, &row) == 0)
-		m = wait_load(q, id, &row);
+		(void)!wait_load(q, id, &row, &m);
 	buffer_free(&bytes);
 	return m;
 }
@@ -198,28 +198,31 @@ static void why(struct qmgr *q, struct channel *ch, uint64_t serial, struct qmsg
 	done(ch, serial, 0, "");
 }
 
-static void put_hold_line(struct qmgr *q, struct qmsg *m, enum fate_kind kind)
+/* An operator's act: the line is synced, then it is answered.  False: it is not on the disk yet. */
+static bool put_hold_line(struct qmgr *q, struct qmsg *m, enum fate_kind kind)
 {
 	struct fate f = {.kind = kind, .id = m->id};
 	fates_line(q, m, &f);
-	fates_sync_now(q); /* an operator's act: the line is synced, then it is answered */
+	return fates_sync_now(q);
 }
 
-static void hold(struct qmgr *q, struct qmsg *m)
+static bool hold(struct qmgr *q, struct qmsg *m)
 {
-	put_hold_line(q, m, FATE_HELD);
+	bool synced = put_hold_line(q, m, FATE_HELD);
 	m->held = true;
 	dest_drop_queued(q, m);
+	return synced;
 }
 
-static void release(struct qmgr *q, struct qmsg *m)
+static bool release(struct qmgr *q, struct qmsg *m)
 {
-	put_hold_line(q, m, FATE_RELEASED);
+	bool synced = put_hold_line(q, m, FATE_RELEASED);
 	m->held = false;
 	m->next_attempt_s = q_now(q);
+	return synced;
 }
 
-static void retry(struct qmgr *q, struct qmsg *m)
+static bool retry(struct qmgr *q, struct qmsg *m)
 {
 	for (size_t i = 0; i < m->e.rcpts_n; i++)
 		if (m->rcpts[i].dest != NULL)
@@ -228,9 +231,10 @@ static void retry(struct qmgr *q, struct qmsg *m)
 		m->next_attempt_s = 0;
 		msg_start(q, m);
 	}
+	return true;
 }
 
-static void remove_message(struct qmgr *q, struct qmsg *m)
+static bool remove_message(struct qmgr *q, struct qmsg *m)
 {
 	struct buffer results;
 	buffer_init(&results, 16 * 1024 * 1024);
@@ -240,16 +244,17 @@ static void remove_message(struct qmgr *q, struct qmsg *m)
 	}
 	struct fate f = {.kind = FATE_CLOSED, .id = m->id, .results = buffer_span(&results)};
 	fates_line(q, m, &f);
-	fates_sync_now(q);
+	bool synced = fates_sync_now(q);
 	dest_drop_queued(q, m);
 	m->gone = true;
 	buffer_free(&results);
+	return synced;
 }
 
 static const struct act {
 	const char *name;
 	void (*show)(struct qmgr *, struct channel *, uint64_t, struct qmsg *); /* answers by itself */
-	void (*change)(struct qmgr *, struct qmsg *);
+	bool (*change)(struct qmgr *, struct qmsg *); /* false: done, but not on the disk yet */
 } acts[] = {
 	{"show", show, NULL}, {"cat", cat, NULL}, {"why", why, NULL},
 	{"hold", NULL, hold}, {"release", NULL, release}, {"retry", NULL, retry}, {"remove", NULL, remove_message},
@@ -268,8 +273,8 @@ static void act_on_one(struct qmgr *q, struct channel *ch, uint64_t serial, cons
 		a->show(q, ch, serial, m);
 	} else {
 		LOG(&q->proc.log, operator, qid_span(&m->id), F("act", span_of(a->name)));
-		a->change(q, m);
-		done(ch, serial, 0, "");
+		bool synced = a->change(q, m);
+		done(ch, serial, synced ? 0 : EX_IOERR, synced ? "" : "done, but the disk below the queue directory could not be synced: it is not safe from a power cut yet");
 	}
 	m->tasks--;
 	msg_settle(q, m);

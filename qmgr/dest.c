@@ -139,7 +139,7 @@ static bool send_one(struct qmgr *q, struct dest *d)
 	d->probing = false;
 	if (error == EBADMSG || error == ENOENT) { /* its bytes are damaged or gone: set aside */
 		damage_message(q, t->m, error);
-		t->m->gone = true;
+		t->m->gone = t->m->damaged = true;
 		task_end(q, t);
 	} else {
 		verdict_defer(q, t, SPAN_LIT("the message could not be read"));

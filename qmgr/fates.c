@@ -28,8 +28,8 @@ static int read_file(struct qmgr *q, const char *name)
 {
 	struct buffer text;
 	struct fate f;
-	buffer_init(&text, 64 * 1024 * 1024);
-	int error = read_file_at(q->fates_fd, name, 64 * 1024 * 1024, &text);
+	buffer_init(&text, FATES_MOST);
+	int error = read_file_at(q->fates_fd, name, FATES_MOST, &text);
 	struct span rest = buffer_span(&text);
 	while (error == 0 && fate_next(&rest, &f)) {
 		struct recovered *r = fates_recovered(q, &f.id, true);
@@ -58,11 +58,14 @@ static int add_state(struct qmgr *q, uint64_t seq)
 	return 0;
 }
 
-static int new_file(struct qmgr *q)
+/* Begins a file with room for at least so many bytes of lines. */
+static int new_file(struct qmgr *q, size_t room)
 {
-	uint64_t seq = q->fates_n == 0 ? 1 : q->fates_list[q->fates_n - 1].seq + 1;
+	uint64_t seq = q->fates_n == 0 ? 1 : q->fates_list[q->fates_n - 1].seq + 1, size = FATES_BYTES;
 	struct fates_file f;
-	int error = fates_create(q->storage, q->fates_fd, seq, FATES_BYTES, &f);
+	while (size < room)
+		size *= 2;
+	int error = fates_create(q->storage, q->fates_fd, seq, size, &f);
 	if (error != 0)
 		return error;
 	if (q->fates.fd >= 0)
@@ -90,14 +93,16 @@ int fates_recover(struct qmgr *q)
 		error = read_file(q, name);
 	}
 	q->fates.fd = -1;
-	return error == 0 ? new_file(q) : error;
+	return error == 0 ? new_file(q, 0) : error;
 }
 
 static int queue_fold(struct qmgr *q, const struct qid *id, struct span lines)
 {
 	struct fold *f = calloc(1, sizeof *f);
-	if (f == NULL)
+	if (f == NULL) {
+		q->fates_list[q->fates_n - 1].folds++; /* for ever: this file is not dropped, the next start folds */
 		return ENOMEM;
+	}
 	f->id = *id;
 	f->fates_seq = q->fates_list[q->fates_n - 1].seq;
 	buffer_init(&f->lines, 1024 * 1024);
@@ -114,6 +119,8 @@ static int queue_fold(struct qmgr *q, const struct qid *id, struct span lines)
 static void fold_piece(struct qmgr *q, const struct qid *id, struct buffer *piece)
 {
 	struct fold *f = calloc(1, sizeof *f);
+	if (f == NULL)
+		q->fates_list[0].folds++; /* for ever, as above */
 	if (f == NULL || piece->n == 0) {
 		free(f);
 		return;
@@ -182,20 +189,50 @@ void fates_forget_channel(struct qmgr *q, const struct channel *ch)
 			q->confirm_to[i] = NULL;
 }
 
+/* The present file is ended, the next one begun. */
+static int next_file(struct qmgr *q, size_t room)
+{
+	size_t ended = q->fates_n - 1;
+	int error = new_file(q, room);
+	if (error == 0)
+		q->fates_list[ended].last_segment = q->segs_n == 0 ? 0 : q->segs[q->segs_n - 1].seq;
+	return error;
+}
+
+/* Syncs what was appended.  A sync that failed is never asked again of the same file: the kernel may have let go of what it
+ * could not write and say yes the next time.  All lines since the last good sync go to a new file. */
+static int sync_lines(struct qmgr *q)
+{
+	int error = q->fates_broken ? EIO : fates_sync(q->storage, &q->fates);
+	if (error != 0) {
+		q->fates_broken = true;
+		error = next_file(q, q->unsynced.n);
+		if (error == 0)
+			error = fates_append(q->storage, &q->fates, buffer_span(&q->unsynced));
+		if (error == 0)
+			error = fates_sync(q->storage, &q->fates);
+	}
+	if (error != 0)
+		return error;
+	q->fates_broken = false;
+	buffer_clear(&q->unsynced);
+	return 0;
+}
+
 static int append(struct qmgr *q)
 {
 	if (q->lines.n == 0)
 		return 0;
 	int error = fates_append(q->storage, &q->fates, buffer_span(&q->lines));
 	if (error == ENOSPC) {
-		error = fates_sync(q->storage, &q->fates);
-		if (error == 0) {
-			q->fates_list[q->fates_n - 1].last_segment = q->segs_n == 0 ? 0 : q->segs[q->segs_n - 1].seq;
-			error = new_file(q);
-		}
+		error = sync_lines(q);
+		if (error == 0)
+			error = next_file(q, q->lines.n);
 		if (error == 0)
 			error = fates_append(q->storage, &q->fates, buffer_span(&q->lines));
 	}
+	if (error == 0)
+		buffer_put_span(&q->unsynced, buffer_span(&q->lines));
 	return error;
 }
 
@@ -235,19 +272,19 @@ void fates_gone(struct qmgr *q, const struct qid *id, unsigned what)
 	q->gone_what[q->gone_n++] = (uint8_t)what;
 }
 
-void fates_sync_now(struct qmgr *q)
+bool fates_sync_now(struct qmgr *q)
 {
 	fates_flush(q);
-	int error = fates_sync(q->storage, &q->fates);
-	if (error != 0) {
+	int error = sync_lines(q);
+	if (error != 0)
 		LOG(&q->proc.log, fates_failed, NO_ID, F("reason", span_of(strerror(error))));
-		return;
-	}
-	if (q->mover == NULL || q->lines.n > 0)
-		return;
-	for (size_t i = 0; i < q->gone_n; i++)
+	if (error != 0 || q->lines.n > 0)
+		return false;
+	for (size_t i = 0; i < q->gone_n && q->mover != NULL; i++)
 		send_discard(q->mover, (struct msg_discard){.id = qid_span(&q->gone[i]), .what = q->gone_what[i]}, -1);
-	q->gone_n = 0;
+	if (q->mover != NULL)
+		q->gone_n = 0;
+	return true;
 }
 
 int fates_on_folded(struct channel *ch, struct message *msg)
@@ -257,6 +294,10 @@ int fates_on_folded(struct channel *ch, struct message *msg)
 	struct fold *f = q->folds;
 	if (f == NULL || !span_is(folded.id, f->id.text))
 		return 0;
+	if (folded.status != 0 && folded.status != ENOENT) { /* the lines are not in the file: it and all after it go again */
+		q->fold_again = true;
+		return 0;
+	}
 	q->folds = f->next;
 	if (q->folds == NULL)
 		q->folds_end = &q->folds;
@@ -269,9 +310,28 @@ int fates_on_folded(struct channel *ch, struct message *msg)
 	return 0;
 }
 
+static void apply_lines(struct qmgr *q, struct qmsg *m, struct span lines)
+{
+	struct fate f;
+	while (fate_next(&lines, &f))
+		if (qid_same(&f.id, &m->id))
+			msg_apply_fate(q, m, &f);
+}
+
+void fates_apply_pending(struct qmgr *q, struct qmsg *m)
+{
+	const struct recovered *r = fates_recovered(q, &m->id, false);
+	if (r != NULL)
+		apply_lines(q, m, buffer_span(&r->lines));
+	for (const struct fold *f = q->folds; f != NULL; f = f->next)
+		if (qid_same(&f->id, &m->id))
+			apply_lines(q, m, buffer_span(&f->lines));
+}
+
 /* A new mover is asked again for what the one before did not confirm; a line twice is one fact. */
 void fates_send_folds(struct qmgr *q)
 {
+	q->fold_again = false;
 	for (const struct fold *f = q->folds; f != NULL; f = f->next)
 		send_fold(q->mover, (struct msg_fold){.id = qid_span(&f->id), .fates = buffer_span(&f->lines)}, -1);
 }

@@ -85,26 +85,40 @@ static bool is_waiting(struct qmgr *q, const struct qid *id)
 	return faccessat(q->wait_fd, name, F_OK, 0) == 0;
 }
 
+/* Its segment stays for the next start, which reads it again. */
+static void no_memory_for(struct qmgr *q, struct seg_state *s, const struct record *r)
+{
+	LOG(&q->proc.log, not_loaded, qid_span(&r->id), F("reason", SPAN_LIT("not enough memory; it is taken up at the next start")));
+	if (s != NULL)
+		s->alive++;
+	else
+		q->damage_unnoted = true;
+}
+
 static void intake(struct qmgr *q, const struct record *r)
 {
 	struct buffer lines = {0};
-	struct span fates = take_recovered(q, &r->id, &lines);
 	struct seg_state *s = journal_seg(q, r->seq);
-	/* only what a start before this one left can have a waiting file or facts */
+	/* only what a start before this one left can have a waiting file or facts; what is known about a message that
+	 * waits is for its file, at the end of the pass */
 	bool old = r->seq <= q->reader.segment.seq && q->pass_dir < 256;
-	if (msg_find(q, &r->id) != NULL || (old && is_waiting(q, &r->id))) {
-		buffer_free(&lines);
+	if (msg_find(q, &r->id) != NULL || (old && is_waiting(q, &r->id)))
 		return;
-	}
-	struct qmsg *m = msg_make(q, r, fates);
-	if (m == NULL || s == NULL) {
-		damage_envelope(q, r);
+	struct span fates = take_recovered(q, &r->id, &lines);
+	struct qmsg *m = NULL;
+	int error = s == NULL ? ENOMEM : msg_make(q, r, fates, &m);
+	if (error != 0) {
+		if (error == EBADMSG)
+			damage_envelope(q, r);
+		else
+			no_memory_for(q, s, r);
 		buffer_free(&lines);
 		return;
 	}
 	s->alive++;
 	buffer_put_span(&m->fates, fates);
 	buffer_free(&lines);
+	damage_seen(q, &r->id);
 	if (m->e.closes.text[0] != '\0')
 		report_seen(q, &m->e, &m->id);
 	m->fresh = (m->e.flags & ENV_BODY_FILE) == 0 ? r->content : (struct span){NULL, 0};
@@ -175,7 +189,7 @@ void journal_read(struct qmgr *q)
 				return;
 			}
 		} else if (error == EBADMSG) {
-			damage_record(q, &q->reader, "a part of the journal failed its check");
+			damage_record(q, &q->reader);
 		} else {
 			s = journal_seg(q, seq);
 			if (s != NULL && s->complete)
@@ -198,9 +212,10 @@ void journal_free_segments(struct qmgr *q)
 {
 	for (size_t i = 0; i < q->segs_n; i++) {
 		struct seg_state *s = &q->segs[i];
-		if (!s->complete || !s->read || s->alive > 0 || s->freeing || q->mover == NULL)
+		if (!s->complete || !s->read || s->alive > 0 || s->freeing || q->mover == NULL || damage_holds(q, s->seq))
 			continue;
-		fates_sync_now(q); /* parents' lines before what proves them */
+		if (!fates_sync_now(q)) /* parents' lines before what proves them */
+			return;
 		s->freeing = true;
 		send_segment_free(q->mover, (struct msg_segment_free){.seq = s->seq}, -1);
 	}

@@ -118,8 +118,14 @@ static void on_second(int fd, short what, void *context)
 	struct qmgr *q = context;
 	(void)fd;
 	(void)what;
-	fates_sync_now(q);
-	damage_tell(q);
+	(void)fates_sync_now(q);
+	if (q->fold_again && q->mover != NULL)
+		fates_send_folds(q);
+	if (q->pass_again && q->pass_dir >= 256) {
+		q->pass_again = false;
+		q->pass_dir = 0;
+	}
+	damage_work(q);
 	sweep_bodies(q);
 	wait_load_due(q);
 	if (q->mover != NULL && q->proc.turns % 5 == 0)
@@ -207,7 +213,7 @@ static void stop(struct process *p, uint32_t grace_ms)
 	struct qmgr *q = p->program;
 	(void)grace_ms;
 	q->stopping = true;
-	fates_sync_now(q);
+	(void)fates_sync_now(q);
 	(void)!index_commit(&q->index);
 	index_close(&q->index);
 	proc_done(p);
@@ -291,6 +297,8 @@ static void set_up(struct qmgr *q)
 	q->start_ms = clock_mono_ms();
 	(void)snprintf(q->ids.suffix, sizeof q->ids.suffix, "%.6s", p->suffix);
 	buffer_init(&q->lines, 16 * 1024 * 1024);
+	buffer_init(&q->unsynced, FATES_MOST);
+	buffer_init(&q->notice, 2 * DAMAGE_BYTES);
 	buffer_init(&q->content, 64 * 1024 * 1024);
 	q->server = config_server(&p->config, span_of(p->server));
 	if (q->server != NULL)

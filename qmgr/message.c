@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DISCARD_WAIT = 1, DISCARD_BODY = 2 };
-
 struct qmsg *msg_find(struct qmgr *q, const struct qid *id)
 {
 	struct qmsg *m = q->messages[qid_hash(id) % BUCKETS];
@@ -49,6 +47,9 @@ static void apply_results(struct qmsg *m, struct span results, enum rcpt_state s
 
 static void apply_owed(struct qmsg *m, const struct fate *f)
 {
+	for (const struct owed *known = m->owed; known != NULL; known = known->next)
+		if (qid_same(&known->id, &f->report))
+			return; /* a line twice is one fact */
 	struct owed *o = calloc(1, sizeof *o);
 	if (o == NULL)
 		return;
@@ -95,21 +96,22 @@ void msg_apply_fate(struct qmgr *q, struct qmsg *m, const struct fate *f)
 	}
 }
 
-struct qmsg *msg_make(struct qmgr *q, const struct record *r, struct span fates)
+int msg_make(struct qmgr *q, const struct record *r, struct span fates, struct qmsg **out)
 {
 	struct qmsg *m = calloc(1, sizeof *m);
 	struct fate f;
 	if (m == NULL)
-		return NULL;
+		return ENOMEM;
 	m->id = r->id;
 	m->seq = r->seq;
 	m->offset = r->offset;
 	m->length = r->length;
 	buffer_init(&m->fates, 64 * 1024 * 1024);
-	if (copy_envelope(m, r->envelope) != 0) {
+	int error = copy_envelope(m, r->envelope);
+	if (error != 0) {
 		free(m->envelope);
 		free(m);
-		return NULL;
+		return error;
 	}
 	struct qmsg **bucket = &q->messages[qid_hash(&m->id) % BUCKETS];
 	m->next_hash = *bucket;
@@ -120,7 +122,8 @@ struct qmsg *msg_make(struct qmgr *q, const struct record *r, struct span fates)
 	while (fate_next(&fates, &f))
 		if (qid_same(&f.id, &m->id))
 			msg_apply_fate(q, m, &f);
-	return m;
+	*out = m;
+	return 0;
 }
 
 void msg_free(struct qmgr *q, struct qmsg *m)
@@ -268,7 +271,8 @@ int64_t msg_next_event(const struct qmgr *q, const struct qmsg *m)
 static void leave(struct qmgr *q, struct qmsg *m)
 {
 	unsigned what = (m->in_wait ? DISCARD_WAIT : 0u) | ((m->e.flags & ENV_BODY_FILE) != 0 ? DISCARD_BODY : 0u);
-	LOG(&q->proc.log, removed, qid_span(&m->id), F("status", SPAN_LIT("removed")));
+	if (!m->damaged)
+		LOG(&q->proc.log, removed, qid_span(&m->id), F("status", SPAN_LIT("removed")));
 	if (m->in_index) {
 		int error = index_delete(&q->index, &m->id);
 		if (error == 0)
@@ -277,7 +281,7 @@ static void leave(struct qmgr *q, struct qmsg *m)
 			index_trouble(q, error);
 		q->index_dirty = true;
 	}
-	if (what != 0)
+	if (what != 0 && !m->damaged)
 		fates_gone(q, &m->id, what);
 	if (!m->in_wait)
 		journal_less(q, m->seq);

@@ -19,10 +19,10 @@ enum {
 	BUCKETS = 16384,
 	AGENT_TASKS = 400,          /* deliveries that an agent holds */
 	WINDOW_FIRST = 5, REPORT_CONTENT = 50 * 1024,
-	FATES_BYTES = 4 * 1024 * 1024,
+	FATES_BYTES = 4 * 1024 * 1024, FATES_MOST = 256 * 1024 * 1024, /* a file of facts: usual size, and when a disk failed */
 	TASK_RCPTS = 250, TASK_RCPTS_LOCAL = 1000, /* recipients of one delivery: verdicts fit into a packet */
 	FACTS_A_PACKET = 64 * 1024,
-	DAMAGE_BYTES = 32 * 1024, DAMAGE_PAUSE_S = 60, /* a notice to postmaster, and the time between two */
+	DAMAGE_BYTES = 32 * 1024, NOTICE_AGAIN_S = 10, NOTICE_PAUSE_S = 60, /* a notice to postmaster: its size, when it goes again, when the next one */
 	DUE_A_TURN = 500,
 	REPORT_BADMAIL = 4,         /* as a report kind: the message itself goes to Badmail */
 };
@@ -57,6 +57,7 @@ struct qmsg {
 	uint32_t attempts, tasks;
 	int64_t next_attempt_s, last_attempt_s;
 	bool in_wait, in_index, storing, delayed, held, gone, park;
+	bool damaged;          /* its files are set aside, not discarded */
 	struct owed *owed;
 	struct buffer fates;   /* lines so far, while the journal holds the message */
 	struct span fresh;     /* content, during intake only */
@@ -136,6 +137,9 @@ struct qmgr {
 	struct fates_state *fates_list;
 	size_t fates_n;
 	struct buffer lines;
+	struct buffer unsynced; /* lines appended since the last good sync */
+	bool fates_broken;      /* a sync failed and no new file could be begun */
+	bool fold_again;        /* mover could not write a fold */
 	uint64_t *confirms;     /* delivery numbers to confirm, with their channels */
 	struct channel **confirm_to;
 	size_t confirms_n, confirms_size;
@@ -149,6 +153,7 @@ struct qmgr {
 	bool index_dirty;
 	unsigned pass_dir;      /* the start's pass over wait/: next directory; 256: done */
 	unsigned sweep_dir;     /* then, over body/ */
+	bool pass_again;        /* a file could not be read in the pass */
 	/* time: wall clock at the start plus monotonic time since */
 	int64_t start_s, start_ms, newest_s;
 	struct event *turn, *second, *start_timer, *soon;
@@ -156,8 +161,12 @@ struct qmgr {
 	bool turn_due, in_turn, started, stopping, count_due;
 	struct listing *listings;
 	struct phantom *phantoms;
-	struct buffer damage;   /* lines for postmaster, until they are told */
-	int64_t damage_told_s;
+	/* damage.c: what is to be set aside, the notice about it until it is seen in the journal */
+	struct damage *damages;
+	bool damage_unnoted;
+	struct buffer notice;
+	struct qid notice_id;
+	int64_t notice_again_s, notice_after_s;
 	uint64_t last_count;
 };
 
@@ -190,7 +199,7 @@ void q_turn(struct qmgr *q);
 
 /* message.c */
 struct qmsg *msg_find(struct qmgr *q, const struct qid *id);
-struct qmsg *msg_make(struct qmgr *q, const struct record *r, struct span fates);
+MUST_CHECK int msg_make(struct qmgr *q, const struct record *r, struct span fates, struct qmsg **out); /* 0, EBADMSG, ENOMEM */
 void msg_free(struct qmgr *q, struct qmsg *m);
 void msg_apply_fate(struct qmgr *q, struct qmsg *m, const struct fate *f);
 void msg_start(struct qmgr *q, struct qmsg *m);  /* makes tasks of what is due */
@@ -239,11 +248,12 @@ struct recovered *fates_recovered(struct qmgr *q, const struct qid *id, bool mak
 void fates_line(struct qmgr *q, struct qmsg *m, const struct fate *f);
 void fates_confirm(struct qmgr *q, struct channel *agent, uint64_t delivery);
 void fates_flush(struct qmgr *q);
-void fates_sync_now(struct qmgr *q);
+bool fates_sync_now(struct qmgr *q); /* false: not all lines are on the disk */
 void fates_gone(struct qmgr *q, const struct qid *id, unsigned what);
 int fates_on_folded(struct channel *ch, struct message *m);
 void fates_fold(struct qmgr *q, const struct qid *id, struct span lines); /* in pieces that fit into packets */
 void fates_send_folds(struct qmgr *q);
+void fates_apply_pending(struct qmgr *q, struct qmsg *m); /* facts that its file may not hold yet */
 void fates_drop_old(struct qmgr *q);
 void fates_forget_channel(struct qmgr *q, const struct channel *ch);
 /* wait.c */
@@ -251,8 +261,11 @@ int wait_on_stored(struct channel *ch, struct message *m);
 void wait_store(struct qmgr *q, struct qmsg *m);
 void wait_put_row(struct qmgr *q, struct qmsg *m);
 void wait_load_due(struct qmgr *q);
-struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *row);
+/* row NULL: none is known.  0; ENOENT, EBADMSG: there is no such message (any more); else it cannot be read now. */
+MUST_CHECK int wait_load(struct qmgr *q, const struct qid *id, const struct row *row, struct qmsg **out);
 void wait_pass(struct qmgr *q);
+/* Each id with this tail in the directory of that number below parent_fd, until look says false. */
+void wait_each_id(struct qmgr *q, int parent_fd, unsigned which, const char *tail, bool (*look)(struct qmgr *q, const struct qid *id));
 void wait_send_stores(struct qmgr *q);
 void index_trouble(struct qmgr *q, int error);
 /* report.c */
@@ -263,11 +276,14 @@ void report_seen(struct qmgr *q, const struct envelope *e, const struct qid *id)
 int report_on_failed(struct channel *ch, struct message *m);
 void report_delay(struct qmgr *q, struct qmsg *m);
 /* damage.c: what failed its check is set aside, logged, and told to postmaster */
-void damage_record(struct qmgr *q, const struct segment_reader *r, const char *reason);
+void damage_record(struct qmgr *q, const struct segment_reader *r);
 void damage_envelope(struct qmgr *q, const struct record *r);
 void damage_file(struct qmgr *q, const struct qid *id, int error);
 void damage_message(struct qmgr *q, const struct qmsg *m, int error);
-void damage_tell(struct qmgr *q);
+void damage_orphan(struct qmgr *q, const struct qid *id);
+bool damage_holds(const struct qmgr *q, uint64_t seq); /* the segment's bytes are still to be copied */
+void damage_seen(struct qmgr *q, const struct qid *id); /* a message that came: the notice? */
+void damage_work(struct qmgr *q);                      /* each second */
 /* sweep.c */
 void sweep_bodies(struct qmgr *q);
 /* start.c */

@@ -89,7 +89,7 @@ void wait_put_row(struct qmgr *q, struct qmsg *m)
 	m->in_index = true;
 }
 
-struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *row)
+int wait_load(struct qmgr *q, const struct qid *id, const struct row *row, struct qmsg **out)
 {
 	char name[64];
 	struct record r;
@@ -103,13 +103,19 @@ struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *r
 		error = EBADMSG;
 	if (error == EBADMSG)
 		damage_file(q, id, error);
-	struct qmsg *m = error == 0 ? msg_make(q, &r, fates) : NULL;
-	if (m == NULL)
-		return NULL;
+	struct qmsg *m = NULL;
+	if (error == 0)
+		error = msg_make(q, &r, fates, &m);
+	if (error != 0 && error != ENOENT && error != EBADMSG)
+		LOG(&q->proc.log, not_loaded, qid_span(id), F("reason", span_of(strerror(error))));
+	if (error != 0)
+		return error;
+	*out = m;
+	fates_apply_pending(q, m);
 	m->in_wait = true;
 	m->in_index = row != NULL;
 	if (row == NULL)
-		return m;
+		return 0;
 	m->attempts = row->attempts;
 	m->last_attempt_s = row->last_attempt_s;
 	m->next_attempt_s = row->next_attempt_s;
@@ -123,7 +129,7 @@ struct qmsg *wait_load(struct qmgr *q, const struct qid *id, const struct row *r
 		if (state == RCPT_DEFERRED && m->rcpts[i].state == RCPT_DUE)
 			m->rcpts[i].state = RCPT_DEFERRED;
 	}
-	return m;
+	return 0;
 }
 
 static bool any_expired(const struct qmgr *q, const struct qmsg *m)
@@ -161,6 +167,20 @@ static void act_on_due(struct qmgr *q, struct qmsg *m)
 	}
 }
 
+/* A due message comes into memory; what is not there any more leaves the index, what cannot be read now is due later. */
+static int load_row(struct qmgr *q, const struct qid *id, struct row *row, struct qmsg **m)
+{
+	enum { LATER_S = 60 };
+	int error = *m != NULL ? 0 : wait_load(q, id, row, m);
+	if (error == ENOENT || error == EBADMSG) {
+		error = index_delete(&q->index, id);
+		q->waiting -= error == 0;
+		return error;
+	}
+	row->next_s = error == 0 ? ROW_ACTIVE : q_now(q) + LATER_S;
+	return index_put(&q->index, id, row);
+}
+
 void wait_load_due(struct qmgr *q)
 {
 	struct qid ids[DUE_A_TURN];
@@ -177,17 +197,8 @@ void wait_load_due(struct qmgr *q)
 		buffer_init(&bytes, 16 * 1024 * 1024);
 		error = index_get(&q->index, &ids[i], &bytes, &row);
 		struct qmsg *m = error == 0 ? msg_find(q, &ids[i]) : NULL;
-		if (error == 0 && m == NULL) {
-			m = wait_load(q, &ids[i], &row);
-			if (m == NULL) {
-				error = index_delete(&q->index, &ids[i]); /* its file is gone */
-				q->waiting -= error == 0;
-			}
-		}
-		if (error == 0 && m != NULL) {
-			row.next_s = ROW_ACTIVE;
-			error = index_put(&q->index, &ids[i], &row);
-		}
+		if (error == 0)
+			error = load_row(q, &ids[i], &row, &m);
 		buffer_free(&bytes);
 		q->index_dirty = true;
 		if (error == 0 && m != NULL && m->tasks == 0)
@@ -212,14 +223,11 @@ static void find_row(struct qmgr *q, const struct qid *id)
 		error = index_put(&q->index, id, &row);
 		q->index_dirty = true;
 	} else if (error == ENOENT) {
-		struct qmsg *m = wait_load(q, id, NULL);
+		struct qmsg *m = NULL;
+		int unread = wait_load(q, id, NULL, &m);
 		error = 0;
-		if (m != NULL) {
-			struct recovered *r = fates_recovered(q, id, false);
-			struct span lines = r == NULL ? (struct span){"", 0} : buffer_span(&r->lines);
-			struct fate f;
-			while (fate_next(&lines, &f))
-				msg_apply_fate(q, m, &f);
+		q->pass_again = q->pass_again || (unread != 0 && unread != ENOENT && unread != EBADMSG);
+		if (unread == 0) {
 			/* attempts and reasons were in the row alone: the next attempt follows from arrival and schedule */
 			int64_t arrived = m->e.arrived_us / 1000000, age = q_now(q) - arrived, offset;
 			m->attempts = (uint32_t)schedule_next(q_params(q), age < 0 ? 0 : age, &offset);
@@ -233,22 +241,29 @@ static void find_row(struct qmgr *q, const struct qid *id)
 		index_trouble(q, error);
 }
 
-static void pass_one(struct qmgr *q, unsigned which)
+void wait_each_id(struct qmgr *q, int parent_fd, unsigned which, const char *tail, bool (*look)(struct qmgr *q, const struct qid *id))
 {
 	char name[8];
 	(void)snprintf(name, sizeof name, "%02x", which);
-	int fd = openat(q->wait_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	if (dir == NULL)
 		return;
 	for (const struct dirent *d; (d = readdir(dir)) != NULL;) {
 		struct qid id;
-		if (strlen(d->d_name) == QID_N + 4 && qid_parse((struct span){d->d_name, QID_N}, &id) == 0 && msg_find(q, &id) == NULL)
-			find_row(q, &id);
-		if (q->pass_dir == 0 && which != 0)
-			break; /* the index broke: from the start again */
+		bool fits = strlen(d->d_name) == QID_N + strlen(tail) && strcmp(d->d_name + QID_N, tail) == 0;
+		if (fits && qid_parse((struct span){d->d_name, QID_N}, &id) == 0 && !look(q, &id))
+			break;
 	}
 	(void)closedir(dir);
+}
+
+static bool look_at_file(struct qmgr *q, const struct qid *id)
+{
+	unsigned before = q->pass_dir;
+	if (msg_find(q, id) == NULL)
+		find_row(q, id);
+	return q->pass_dir == before; /* else the index broke: from the start again */
 }
 
 /* What fates files said about messages that wait joins their files; reports still owed are asked for. */
@@ -277,7 +292,7 @@ void wait_pass(struct qmgr *q)
 	for (size_t i = 0; i < q->segs_n; i++)
 		if (!q->segs[i].read && q->segs[i].complete)
 			return;
-	pass_one(q, q->pass_dir);
+	wait_each_id(q, q->wait_fd, q->pass_dir, ".msg", look_at_file);
 	if (++q->pass_dir == 256)
 		finish_pass(q);
 	q_turn_soon(q);

@@ -126,8 +126,9 @@ MUST_CHECK int segment_reader_open(int dir_fd, uint64_t seq, struct segment_read
  * go, nothing behind the last one is missed. */
 MUST_CHECK int segment_reader_next(struct segment_reader *r, uint64_t end, struct record *out);
 void segment_reader_close(struct segment_reader *r);
-/* "corrupt/SEQ-OFFSET.rec" below the queue: where damaged bytes of a segment are set aside. */
-void record_corrupt_name(uint64_t seq, uint64_t offset, char *out, size_t size);
+/* Names below the queue of what is set aside: "corrupt/SEQ-OFFSET.rec", "corrupt/ID.msg", "corrupt/ID.body". */
+void corrupt_record_name(uint64_t seq, uint64_t offset, char *out, size_t size);
+void corrupt_file_name(const struct qid *id, const char *tail, char *out, size_t size);
 /* Where the last good batch ends. */
 MUST_CHECK int segment_scan_end(int dir_fd, uint64_t seq, uint64_t *end, uint64_t *ends_seq, uint64_t *ends_at);
 
@@ -168,6 +169,9 @@ MUST_CHECK int fates_append(struct storage *st, struct fates_file *f, struct spa
 MUST_CHECK int fates_sync(struct storage *st, struct fates_file *f);
 bool fates_parse_name(const char *name, uint64_t *seq);
 void fates_name(uint64_t seq, char out[32]);
+
+/* What of a message a discard takes away, or'ed. */
+enum discard_what { DISCARD_WAIT = 1, DISCARD_BODY = 2 };
 
 /* ---- waiting files ---- */
 /* The file's bytes: a record without random bytes, then fates. */

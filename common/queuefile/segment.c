@@ -143,7 +143,12 @@ void segment_close(struct segment *s)
 	s->fd = -1;
 }
 
-void record_corrupt_name(uint64_t seq, uint64_t offset, char *out, size_t size)
+void corrupt_file_name(const struct qid *id, const char *tail, char *out, size_t size)
+{
+	(void)snprintf(out, size, "corrupt/%s%s", id->text, tail);
+}
+
+void corrupt_record_name(uint64_t seq, uint64_t offset, char *out, size_t size)
 {
 	(void)snprintf(out, size, "corrupt/%016llx-%08llx.rec", (unsigned long long)seq, (unsigned long long)offset);
 }

@@ -78,13 +78,51 @@ class Faults(unittest.TestCase):
 
     def test_facts_that_cannot_be_synced_wait_and_nothing_is_lost(self):
         with Sink() as sink, Horn(domains=[remote(sink)]) as h:
+            fates = h.server_dir / "Queue/fates"
+            before = {p.name for p in fates.iterdir()}
             with Failing(h.pids("qmgr")[0], ("fdatasync", "fsync"), errno.EIO):
                 for i in range(3):
                     self.send(h, b"m%d" % i)
                 wait_for("the failure is told", lambda: "fates_failed" in h.log())
+            # a file whose sync failed is not trusted again: its lines go to a new one
+            wait_for("a new file of facts", lambda: {p.name for p in fates.iterdir()} - before)
+            wait_for("with the lines", lambda: max(fates.iterdir()).read_bytes().count(b"FATE") >= 3)
             self.send(h, b"m3")
             wait_for("all at the sink", lambda: set(self.got(sink)) == {b"m0", b"m1", b"m2", b"m3"})
             wait_for("an empty queue", lambda: h.status()["servers"][0]["queue"] == 0)
+
+    def test_facts_that_do_not_get_into_a_waiting_file_go_there_again(self):
+        dead = free_port()
+        with Sink() as sink, Horn(["test_mode=yes"], ["destination_probe=1s"], [remote(dead, "dead.example"), remote(sink)]) as h:
+            with h.client() as c:
+                name = c.send("a@example.org", ["b@sink.example", "b@dead.example"], b"Subject: two\r\n\r\nx")
+            path = wait_for("its file", lambda: next((h.server_dir / "Queue/wait").glob(f"??/{name}.msg"), None))
+            wait_for("one delivered", lambda: sink.messages)
+            size = path.stat().st_size
+            with Failing(h.pids("mover")[0], ("pwrite64", "pwritev"), errno.EIO) as failing:
+                os.kill(h.pids("qmgr")[0], signal.SIGKILL) # its successor folds what it finds in the files of facts
+                wait_for("a fold failed", lambda: failing.failed)
+                self.assertEqual(path.stat().st_size, size)
+            wait_for("the facts are in the file", lambda: path.stat().st_size > size)
+
+    def test_what_was_delivered_on_a_later_attempt_is_not_sent_again_after_a_kill(self):
+        taken = set()
+        def answer(stage, text, n): # nobody at first, then one of two
+            return "450 4.2.1 busy" if stage == "rcpt" and not any(t in text for t in taken) else None
+        with Sink(answer) as sink, Horn(["test_mode=yes"], ["destination_probe=1s", "retry_first=1h"], [remote(sink)]) as h:
+            with h.client() as c:
+                name = c.send("a@example.org", ["one@sink.example", "two@sink.example"], b"Subject: two\r\n\r\nx")
+            wait_for("its file", lambda: list((h.server_dir / "Queue/wait").glob(f"??/{name}.msg")))
+            os.kill(h.pids("mover")[0], signal.SIGSTOP) # the fact stays in the file of facts alone
+            taken.add("one@")
+            h.queue("flush")
+            wait_for("one is delivered and written down", lambda: re.search("to=one@.*status=sent", h.log()))
+            h.kill_all()
+            taken.add("two@")
+            h.start()
+            wait_for("the other one", lambda: h.queue("flush") and len([t for m in sink.messages for t in m[1] if "two@" in t]))
+            wait_for("an empty queue", lambda: not h.messages())
+            self.assertEqual(sorted(re.search("<(.*?)@", t)[1] for m in sink.messages for t in m[1]), ["one", "two"])
 
     def postmaster_told(self, h, name):
         def notice():
@@ -148,7 +186,7 @@ class Faults(unittest.TestCase):
             self.send(h, b"fresh")
             wait_for("mail goes on", lambda: self.got(sink) == [b"fresh"])
 
-    def test_a_body_without_a_message_is_swept_after_a_day(self):
+    def test_a_body_without_a_message_is_set_aside_after_a_day(self):
         with Horn() as h:
             h.stop()
             body = h.server_dir / "Queue/body"
@@ -158,8 +196,57 @@ class Faults(unittest.TestCase):
                 (d / fresh).write_bytes(b"x")
             n = len(list(body.glob(f"??/{old}")))
             h.start()
-            wait_for("the old one is gone", lambda: len(list(body.glob(f"??/{old}"))) == n - 1, 60)
+            wait_for("the old one is set aside", lambda: (h.server_dir / f"Queue/corrupt/{old}.body").exists(), 60)
+            self.assertEqual(len(list(body.glob(f"??/{old}"))), n - 1)
             self.assertEqual(len(list(body.glob(f"??/{fresh}"))), n)
+            self.postmaster_told(h, old.encode())
+
+    def test_the_body_of_a_refused_message_does_not_stay(self):
+        with Sink() as sink, Horn(domains=[remote(sink)]) as h, h.client() as c:
+            self.send(h, b"first") # the journal has its segments
+            c.ask("EHLO x.example")
+            c.say(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@sink.example>\r\nDATA\r\n")
+            for _ in range(3):
+                c.hear()
+            c.say(b"Subject: large\r\n\r\n" + b"0123456789abcdef\r\n" * 20000)
+            with Failing(h.pids("cleanup")[0], ("pwritev", "pwrite64"), errno.EIO, 1):
+                c.say(b".\r\n")
+                self.assertRegex(c.hear(), "^451")
+            wait_for("no body is left", lambda: not [p for p in (h.server_dir / "Queue/body").rglob("*") if p.is_file()])
+
+    def test_a_damaged_message_keeps_its_large_body(self):
+        dead = free_port()
+        with Horn(["test_mode=yes"], ["destination_probe=1s"], [remote(dead, "dead.example")]) as h:
+            with h.client() as c:
+                name = c.send("a@example.org", "b@dead.example", b"Subject: large\r\n\r\n" + b"0123456789abcdef\r\n" * 20000)
+            path = wait_for("its file", lambda: next((h.server_dir / "Queue/wait").glob(f"??/{name}.msg"), None))
+            h.stop()
+            flip(path, path.stat().st_size // 2)
+            shutil.rmtree(h.server_dir / "Queue/index")
+            h.start()
+            corrupt = h.server_dir / "Queue/corrupt"
+            wait_for("both are set aside", lambda: {f"{name}.msg", f"{name}.body"} <= {p.name for p in corrupt.iterdir()})
+            self.assertIn(b"0123456789abcdef\r\n" * 20000, (corrupt / f"{name}.body").read_bytes())
+            self.postmaster_told(h, name.encode())
+
+    def test_a_notice_that_could_not_be_taken_goes_again(self):
+        with Sink() as sink, Horn(domains=[remote(sink)]) as h:
+            for role in ("qmgr", "mover"):
+                for pid in h.pids(role):
+                    os.kill(pid, signal.SIGSTOP)
+            for subject in (b"one", b"two"):
+                self.send(h, subject)
+            h.kill_all()
+            segment = next(p for p in (h.server_dir / "Queue/journal").iterdir() if b"Subject: two" in p.read_bytes())
+            flip(segment, segment.read_bytes().index(b"Subject: two") + 9)
+            h.start()
+            for pid in h.pids("bounce"):
+                os.kill(pid, signal.SIGSTOP)
+            wait_for("found", lambda: "record_damaged" in h.log())
+            for pid in h.pids("bounce"):
+                os.kill(pid, signal.SIGKILL)
+            copy = wait_for("the copy, after the notice", lambda: list((h.server_dir / "Queue/corrupt").glob("*.rec")), 40)[0]
+            self.postmaster_told(h, copy.name.encode())
 
 
 if __name__ == "__main__":
