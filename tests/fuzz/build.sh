@@ -6,15 +6,17 @@ out=$1/fuzz
 mkdir -p "$out"
 cover=${COVER:+-fprofile-instr-generate -fcoverage-mapping}
 flags="-std=c17 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -Icommon -I. $cover"
+# a header or a table may be in any of them: when one is newer, all are built again
+stale() { [ ! -e "$1" ] || [ "$2" -nt "$1" ] || [ -n "$(find common pickup -name '*.h' -newer "$1" -o -name '*.def' -newer "$1")" ]; }
 for lib in base smtp message params dns queuefile; do
     for f in common/$lib/*.c; do
         o=$out/$(echo "$f" | tr / _).o
-        [ "$o" -nt "$f" ] || clang $flags -c "$f" -o "$o"
+        ! stale "$o" "$f" || clang $flags -c "$f" -o "$o"
     done
 done
 for f in common/ipc/messages.c pickup/draft.c; do
     o=$out/common_$(basename "$f").o
-    [ "$o" -nt "$f" ] || clang $flags -c "$f" -o "$o"
+    ! stale "$o" "$f" || clang $flags -c "$f" -o "$o"
 done
 for t in $(cat tests/fuzz/targets); do
     [ "$out/$t" -nt tests/fuzz/targets.c ] && [ -z "$(find "$out" -name 'common_*.o' -newer "$out/$t")" ] ||

@@ -4,6 +4,7 @@
 #define REPLAY_REPLAY_H
 
 #include "base/base.h"
+#include "ipc/ipc.h"
 #include "params/params.h"
 #include <event2/event.h>
 #include <openssl/ssl.h>
@@ -59,6 +60,14 @@ bool replay_matches(struct span pattern, struct span text);
 void replay_quoted(const struct replay *r, struct span text, struct buffer *out);
 /* A connected pair: *mine is the script's end, the result is the program's. */
 int replay_pair(struct replay *r, int *mine);
+/* A channel between the program (me) and a neighbour that the script's side plays: near is the program's end. */
+struct replay_link {
+	enum role me, peer;
+	const struct channel_owner *near_owner, *far_owner;
+	void *near_program, *far_program;
+	struct channel *near, *far;
+};
+void replay_link(const struct replay *r, struct replay_link *l);
 /* A self-signed pair for the server's side; the caller frees both. */
 void replay_make_pair(const struct replay *r, struct buffer *certificate, struct buffer *key_text);
 /* Shakes hands over the script's end; as_server: the script is the server. */

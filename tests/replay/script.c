@@ -211,6 +211,17 @@ void replay_handshake(struct replay *r, SSL_CTX *context, bool as_server)
 	replay_fail(r, "the handshake does not end");
 }
 
+void replay_link(const struct replay *r, struct replay_link *l)
+{
+	int ends[2];
+	if (channel_pair(ends) != 0)
+		replay_fail(r, "no channel");
+	l->far = channel_make(r->base, ends[1], l->peer, l->me, l->far_owner, l->far_program);
+	l->near = channel_make(r->base, ends[0], l->me, l->peer, l->near_owner, l->near_program);
+	if (l->near == NULL || l->far == NULL)
+		replay_fail(r, "no channel");
+}
+
 void replay_make_pair(const struct replay *r, struct buffer *certificate, struct buffer *key_text)
 {
 	EVP_PKEY *key = EVP_EC_gen("P-256");

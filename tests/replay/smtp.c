@@ -270,14 +270,10 @@ static const struct channel_owner near_owner = {
 
 static struct channel *link_to(struct replay *r, enum role role, struct channel **far)
 {
-	int ends[2];
-	if (channel_pair(ends) != 0)
-		replay_fail(r, "no channel");
-	*far = channel_make(r->base, ends[1], role, R_SMTP, &far_owner, &side);
-	struct channel *near = channel_make(r->base, ends[0], R_SMTP, role, &near_owner, &side.agent);
-	if (near == NULL || *far == NULL)
-		replay_fail(r, "no channel");
-	return near;
+	struct replay_link l = {.me = R_SMTP, .peer = role, .near_owner = &near_owner, .far_owner = &far_owner, .near_program = &side.agent, .far_program = &side};
+	replay_link(r, &l);
+	*far = l.far;
+	return l.near;
 }
 
 /* qmgr dies | returns | keeps its confirmations */

@@ -175,14 +175,10 @@ static const struct channel_owner near_owner = {
 
 static struct channel *link_to(struct replay *r, enum role role, struct channel **far)
 {
-	int ends[2];
-	if (channel_pair(ends) != 0)
-		replay_fail(r, "no channel");
-	*far = channel_make(r->base, ends[1], role, R_SMTPD, &far_owner, &side);
-	struct channel *near = channel_make(r->base, ends[0], R_SMTPD, role, &near_owner, &side.worker);
-	if (near == NULL || *far == NULL)
-		replay_fail(r, "no channel");
-	return near;
+	struct replay_link l = {.me = R_SMTPD, .peer = role, .near_owner = &near_owner, .far_owner = &far_owner, .near_program = &side.worker, .far_program = &side};
+	replay_link(r, &l);
+	*far = l.far;
+	return l.near;
 }
 
 /* ---- the script's words ---- */

@@ -124,6 +124,16 @@ class Faults(unittest.TestCase):
             wait_for("an empty queue", lambda: not h.messages())
             self.assertEqual(sorted(re.search("<(.*?)@", t)[1] for m in sink.messages for t in m[1]), ["one", "two"])
 
+    def three_in_the_journal(self, h):
+        """Three messages that lie in the journal alone, the service killed; their segment."""
+        for role in ("qmgr", "mover"):
+            for pid in h.pids(role):
+                os.kill(pid, signal.SIGSTOP)
+        for subject in (b"one", b"two", b"three"):
+            self.send(h, subject)
+        h.kill_all()
+        return next(p for p in (h.server_dir / "Queue/journal").iterdir() if b"Subject: two" in p.read_bytes())
+
     def postmaster_told(self, h, name):
         def notice():
             return [p for p in h.drop() if b"Damaged mail was set aside" in p.read_bytes() and name in p.read_bytes()]
@@ -132,13 +142,7 @@ class Faults(unittest.TestCase):
 
     def test_a_damaged_record_of_the_journal_is_set_aside_and_the_rest_goes_on(self):
         with Sink() as sink, Horn(domains=[remote(sink)]) as h:
-            for role in ("qmgr", "mover"): # what arrives stays in the journal alone
-                for pid in h.pids(role):
-                    os.kill(pid, signal.SIGSTOP)
-            for subject in (b"one", b"two", b"three"):
-                self.send(h, subject)
-            h.kill_all()
-            segment = next(p for p in (h.server_dir / "Queue/journal").iterdir() if b"Subject: two" in p.read_bytes())
+            segment = self.three_in_the_journal(h)
             flip(segment, segment.read_bytes().index(b"Subject: two") + 9)
             h.start()
             wait_for("the others", lambda: self.got(sink) == [b"one", b"three"])
@@ -155,13 +159,7 @@ class Faults(unittest.TestCase):
 
     def test_a_damaged_head_of_a_batch_is_noticed(self):
         with Sink() as sink, Horn(domains=[remote(sink)]) as h:
-            for role in ("qmgr", "mover"):
-                for pid in h.pids(role):
-                    os.kill(pid, signal.SIGSTOP)
-            for subject in (b"one", b"two", b"three"):
-                self.send(h, subject)
-            h.kill_all()
-            segment = next(p for p in (h.server_dir / "Queue/journal").iterdir() if b"Subject: two" in p.read_bytes())
+            segment = self.three_in_the_journal(h)
             flip(segment, segment.read_bytes().index(b"Subject: two") // 4096 * 4096 + 30)
             h.start()
             wait_for("the others", lambda: self.got(sink) == [b"one", b"three"])
@@ -231,13 +229,7 @@ class Faults(unittest.TestCase):
 
     def test_a_notice_that_could_not_be_taken_goes_again(self):
         with Sink() as sink, Horn(domains=[remote(sink)]) as h:
-            for role in ("qmgr", "mover"):
-                for pid in h.pids(role):
-                    os.kill(pid, signal.SIGSTOP)
-            for subject in (b"one", b"two"):
-                self.send(h, subject)
-            h.kill_all()
-            segment = next(p for p in (h.server_dir / "Queue/journal").iterdir() if b"Subject: two" in p.read_bytes())
+            segment = self.three_in_the_journal(h)
             flip(segment, segment.read_bytes().index(b"Subject: two") + 9)
             h.start()
             for pid in h.pids("bounce"):
