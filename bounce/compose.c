@@ -101,7 +101,7 @@ static void put_recipient(struct buffer *b, const struct report *r, const struct
 	buffer_puts(b, "\r\n");
 	if (r->kind == REPORT_DELAY) {
 		buffer_puts(b, "Will-Retry-Until: ");
-		date_put(b, r->e->arrived_us / 1000000 + r->p->expiry);
+		date_put(b, r->e->arrived_us / 1000000 + r->p->out.expiry);
 		buffer_puts(b, "\r\n");
 	}
 }

@@ -222,7 +222,7 @@ static int domain_add(struct cli *c, const struct server *s, const char *file, c
 	for (int i = 1; i < n; i++) {
 		const struct param_row *row;
 		const char *value;
-		int status = conf_check_setting(c, SCOPE_DOMAIN, args[i], false, &row, &value);
+		int status = conf_check_setting(c, SCOPE_DOMAIN, args[i], c->config.service.test_mode == 1, &row, &value);
 		if (status != 0)
 			return status;
 	}

@@ -1,7 +1,7 @@
 /* posthorn: starts, stops, shows the service. */
 #include "cmd/common/cli.h"
 #include "cmd/common/pair.h"
-#include "route/route.h"
+#include "route/explain.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -15,14 +15,18 @@
 static const struct cli_option options[] = {
 	{"-c", "DIR", "the configuration (/etc/posthorn)"},
 	{"-F", "", "start in the foreground"},
-	{"--json", "", "status as JSON"},
+	{"-s", "SERVER", "explain for this server (default)"},
+	{"--from", "ADDRESS", "explain: the sender, and the relay decision"},
+	{"--client", "ADDRESS", "explain: the client, and the relay decision"},
+	{"--json", "", "status and explain as JSON"},
 	{"--help", "", "this text"},
 };
-static const char usage[] = "posthorn [-c DIR] start [-F] | stop | reload | status [--json]";
+static const char usage[] = "posthorn [-c DIR] start [-F] | stop | reload | status [--json]\n"
+	"       posthorn [-c DIR] explain [-s SERVER] [--from ADDRESS] [--client ADDRESS] [--json] ADDRESS";
 
 struct request {
 	bool foreground, json;
-	const char *verb;
+	const char *verb, *server, *from, *client, *address;
 };
 
 static void libexec_path(char *out, size_t size)
@@ -165,6 +169,58 @@ static int reload(struct cli *c)
 	return result;
 }
 
+static void print(void *context, struct span bytes)
+{
+	(void)context;
+	(void)fwrite(bytes.at, 1, bytes.n, stdout);
+}
+
+/* Without the service: what the configuration alone decides. */
+static int explain_alone(struct cli *c, const struct request *r, const struct server *s)
+{
+	struct buffer out;
+	struct sockaddr_storage sa;
+	socklen_t n;
+	struct explain e = {.server = s, .address = span_of(r->address), .from = span_of(r->from), .client_text = span_of(r->client), .json = r->json, .out = &out};
+	if (r->client != NULL && literal_to_sockaddr(span_of(r->client), 0, &sa, &n) != 0)
+		return cli_fail(c, EX_USAGE, "--client: '%s' is no address", r->client);
+	e.client = r->client == NULL ? NULL : (const struct sockaddr *)&sa;
+	buffer_init(&out, 128 * 1024);
+	int error = explain_begin(&e);
+	if (error == 0) {
+		explain_end(&e, NULL, e.route.kind == ROUTE_LOCAL ? NULL : "not asked: the service is not running");
+		(void)printf("%s%s", buffer_cstr(&out), r->json ? "\n" : "");
+	} else {
+		(void)cli_fail(c, EX_DATAERR, "%s", buffer_cstr(&out));
+	}
+	buffer_free(&out);
+	return error == 0 ? EX_OK : EX_DATAERR;
+}
+
+static int explain(struct cli *c, const struct request *r)
+{
+	const char *name = r->server == NULL ? "default" : r->server;
+	const struct server *s = config_server(&c->config, span_of(name));
+	struct buffer words, text;
+	if (r->address == NULL)
+		return cli_fail(c, EX_USAGE, "explain: which address?");
+	if (s == NULL)
+		return cli_fail(c, EX_USAGE, "no server '%s'", name);
+	if (strpbrk(r->address, "\t\r\n") != NULL || (r->from != NULL && strpbrk(r->from, "\t\r\n") != NULL))
+		return cli_fail(c, EX_DATAERR, "not a mail address");
+	if (cli_master(c) == 0)
+		return explain_alone(c, r, s);
+	buffer_init(&words, 4096);
+	buffer_init(&text, 4096);
+	buffer_printf(&words, "%s\t%s\t%s\t%s", r->json ? "json" : "text", r->from == NULL ? "-" : r->from, r->client == NULL ? "-" : r->client, r->address);
+	int result = cli_ask(c, "explain", name, buffer_cstr(&words), print, NULL, &text);
+	if (result != 0)
+		(void)cli_fail(c, result, "%s", buffer_cstr(&text));
+	buffer_free(&words);
+	buffer_free(&text);
+	return result;
+}
+
 static int run(struct cli *c, const struct request *r)
 {
 	int result = cli_load(c);
@@ -180,7 +236,9 @@ static int run(struct cli *c, const struct request *r)
 		return status(c, r);
 	if (strcmp(r->verb, "reload") == 0)
 		return reload(c);
-	return cli_fail(c, EX_USAGE, "'%s': start, stop, reload or status is needed", r->verb);
+	if (strcmp(r->verb, "explain") == 0)
+		return explain(c, r);
+	return cli_fail(c, EX_USAGE, "'%s': start, stop, reload, status or explain is needed", r->verb);
 }
 
 int main(int argc, char **argv)
@@ -193,12 +251,16 @@ int main(int argc, char **argv)
 			cli_help(usage, options, COUNT_OF(options));
 			return EX_OK;
 		}
-		if (strcmp(argv[i], "-c") == 0 && i + 1 < argc)
-			c.dir = argv[++i];
+		const char **value = strcmp(argv[i], "-c") == 0 ? &c.dir : strcmp(argv[i], "-s") == 0 ? &r.server :
+			strcmp(argv[i], "--from") == 0 ? &r.from : strcmp(argv[i], "--client") == 0 ? &r.client : NULL;
+		if (value != NULL && i + 1 < argc)
+			*value = argv[++i];
 		else if (strcmp(argv[i], "-F") == 0)
 			r.foreground = true;
 		else if (strcmp(argv[i], "--json") == 0)
 			r.json = true;
+		else if (argv[i][0] != '-' && r.verb != NULL && r.address == NULL && strcmp(r.verb, "explain") == 0)
+			r.address = argv[i];
 		else if (argv[i][0] == '-' || r.verb != NULL)
 			return cli_fail(&c, EX_USAGE, "'%s' is not understood; --help shows the options", argv[i]);
 		else

@@ -106,6 +106,10 @@ static void ask_qmgr(struct client *cl, struct span act, struct span server, str
 		client_finish(cl, EX_USAGE, SPAN_LIT("no such server"));
 		return;
 	}
+	if (span_is(act, "explain")) {
+		explain_run(cl, (uint32_t)(s - c->proc.config.servers), argument);
+		return;
+	}
 	struct channel *q = c->qmgrs[s - c->proc.config.servers];
 	if (q == NULL) {
 		client_finish(cl, EX_TEMPFAIL, SPAN_LIT("the queue's process is being replaced; try again"));
@@ -126,7 +130,7 @@ static void run_request(struct client *cl, struct span line)
 		client_finish(cl, EX_NOPERM, SPAN_LIT("only root and the mail owner may do this"));
 		return;
 	}
-	if (!span_is(act, "status") && !span_is(act, "list") && !span_is(act, "show") && !span_is(act, "why"))
+	if (!span_is(act, "status") && !span_is(act, "list") && !span_is(act, "show") && !span_is(act, "why") && !span_is(act, "explain"))
 		LOG(&cl->control->proc.log, act, NO_ID, F("act", act), F("server", server), F("argument", argument), F("uid", span_of(user)));
 	if (span_is(act, "status") || span_is(act, "reload"))
 		ask_master(cl, act);

@@ -5,6 +5,7 @@
 #include "ipc/ipc.h"
 #include "log/log.h"
 #include "proc/proc.h"
+#include "route/explain.h"
 
 #define EVENTS_FILE "control/events.def"
 #include "log/events.h"
@@ -35,6 +36,13 @@ struct control {
 	struct client *clients;
 	size_t clients_n;
 	uint64_t serial;
+	/* explain.c */
+	struct channel *resolver;
+	struct own_addresses own;
+	struct query *queries;
+	uint64_t queries_serial;
+	struct explanation *explained; /* answered, to be freed */
+	struct event *reap;
 };
 
 void client_open(struct control *c, int fd);
@@ -43,5 +51,11 @@ void client_row(struct client *cl, struct span row);
 void client_finish(struct client *cl, uint32_t status, struct span text);
 struct client *client_find(struct control *c, uint64_t serial);
 void client_channel_gone(struct control *c, const struct channel *ch);
+
+/* explain.c */
+void explain_run(struct client *cl, uint32_t server, struct span argument);
+int explain_on_answer(struct channel *ch, struct message *m);
+void explain_resolver_gone(struct control *c);
+void explain_reap(int fd, short what, void *context);
 
 #endif

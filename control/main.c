@@ -1,6 +1,6 @@
 /* control: answers operators by peer credentials.
  * User: posthorn-ctl.
- * May: accept on the control socket; talk to master and qmgr.
+ * May: accept on the control socket; talk to master, qmgr and resolver.
  * Never: open a file, use the network. */
 #include "control.h"
 
@@ -74,24 +74,30 @@ static void peer_gone(struct channel *ch, int reason)
 {
 	struct control *c = ch->program;
 	(void)reason;
+	if (ch == c->resolver) {
+		c->resolver = NULL;
+		explain_resolver_gone(c);
+		return;
+	}
 	client_channel_gone(c, ch);
 	if (c->qmgrs[ch->server] == ch)
 		c->qmgrs[ch->server] = NULL;
 }
 
-static const struct channel_owner owner = {.handlers = {[MSG_queue_row] = on_row, [MSG_queue_done] = on_done}, .gone = peer_gone};
+static const struct channel_owner owner = {.handlers = {[MSG_queue_row] = on_row, [MSG_queue_done] = on_done, [MSG_dns_answer] = explain_on_answer}, .gone = peer_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct control *c = p->program;
-	struct channel *ch = server >= p->config.servers_n ? NULL : channel_make(p->base, fd, R_CONTROL, role, &owner, c);
+	struct channel *ch = role != R_RESOLVER && server >= p->config.servers_n ? NULL : channel_make(p->base, fd, R_CONTROL, role, &owner, c);
 	if (ch == NULL)
 		return;
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	channel_close(c->qmgrs[server]);
-	c->qmgrs[server] = ch;
+	struct channel **place = role == R_RESOLVER ? &c->resolver : &c->qmgrs[server];
+	channel_close(*place);
+	*place = ch;
 }
 
 static void on_accept(int fd, short what, void *context)
@@ -118,7 +124,8 @@ int main(void)
 		(void)!proc_default_uid(c->proc.config.service.mail_owner, "", &c->owner_uid, &gid);
 	c->qmgrs = calloc(c->proc.config.servers_n, sizeof(struct channel *));
 	c->accept = event_new(c->proc.base, c->socket_fd, EV_READ | EV_PERSIST, on_accept, c);
-	if (c->qmgrs == NULL || c->accept == NULL || event_add(c->accept, NULL) != 0)
+	c->reap = event_new(c->proc.base, -1, 0, explain_reap, c);
+	if (c->reap == NULL || own_read(&c->own) != 0 || c->qmgrs == NULL || c->accept == NULL || event_add(c->accept, NULL) != 0)
 		return proc_fail(&c->proc, EX_OSERR, &why);
 	if (proc_confine(&c->proc, &rights, NULL, 0, NULL, &why) != 0)
 		return proc_fail(&c->proc, EX_OSERR, &why);

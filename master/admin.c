@@ -2,6 +2,7 @@
 
 #include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -88,34 +89,16 @@ static void put_status(struct buffer *b, const struct master *m)
 	buffer_puts(b, "]}");
 }
 
-/* What a reload can't change while processes hold on to it. */
-static bool has_port(const struct config *c, uint16_t port)
-{
-	for (size_t i = 0; i < c->servers_n; i++) {
-		if (c->servers[i].p.outbound_port == port)
-			return true;
-		for (size_t k = 0; k < c->servers[i].domains_n; k++) {
-			struct nexthop n;
-			if (nexthop_parse(span_of(c->servers[i].domains[k].p.route), &n) == 0 && n.port == port)
-				return true;
-		}
-	}
-	return false;
-}
-
 /* smtp may connect to the ports that it knew when it was confined, and to no others. */
 static bool has_new_ports(const struct config *old, const struct config *fresh)
 {
-	for (size_t i = 0; i < fresh->servers_n; i++) {
-		if (!has_port(old, (uint16_t)fresh->servers[i].p.outbound_port))
-			return true;
-		for (size_t k = 0; k < fresh->servers[i].domains_n; k++) {
-			struct nexthop n;
-			if (nexthop_parse(span_of(fresh->servers[i].domains[k].p.route), &n) == 0 && n.port != 0 && !has_port(old, n.port))
-				return true;
-		}
-	}
-	return false;
+	struct port_list before = {0}, after = {0};
+	bool found = config_ports(old, &before) != 0 || config_ports(fresh, &after) != 0;
+	for (size_t i = 0; i < after.n; i++)
+		found = found || !port_list_has(&before, after.ports[i]);
+	free(before.ports);
+	free(after.ports);
+	return found;
 }
 
 /* What a confined process can't learn any more is given to its successor: agents whose ports are too few (their
@@ -142,7 +125,7 @@ static bool needs_restart(const struct config *a, const struct config *b)
 	for (size_t i = 0; i < a->servers_n; i++) {
 		const struct server *x = &a->servers[i], *y = &b->servers[i];
 		if (strcmp(x->name, y->name) != 0 || strcmp(x->p.listen, y->p.listen) != 0 ||
-			strcmp(x->p.queue_directory, y->p.queue_directory) != 0 || strcmp(x->p.drop_directory, y->p.drop_directory) != 0 ||
+			strcmp(x->p.queue_directory, y->p.queue_directory) != 0 || strcmp(x->p.local.drop_directory, y->p.local.drop_directory) != 0 ||
 			strcmp(x->p.pickup_directory, y->p.pickup_directory) != 0 || strcmp(x->p.badmail_directory, y->p.badmail_directory) != 0)
 			return true;
 	}

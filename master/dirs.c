@@ -108,7 +108,7 @@ int master_make_dirs(struct master *m, struct complaint *why)
 		if (status == 0)
 			status = make_dir(m, s->p.pickup_directory, "pick", group, m->root ? 02770 : 0770, why);
 		if (status == 0)
-			status = make_dir(m, s->p.drop_directory, "", NULL, 0750, why);
+			status = make_dir(m, s->p.local.drop_directory, "", NULL, 0750, why);
 		if (status == 0)
 			status = make_dir(m, s->p.badmail_directory, "", m->root ? pick : NULL, 0770, why);
 	}

@@ -67,7 +67,7 @@ static void give_dirs(struct gift *g, const struct master *m, const struct child
 	if (c->role == R_CLEANUP || c->role == R_MOVER || c->role == R_QMGR)
 		give_path(g, s->p.queue_directory, O_RDONLY | O_DIRECTORY, "queue");
 	if (c->role == R_DROP) {
-		give_path(g, s->p.drop_directory, O_RDONLY | O_DIRECTORY, "drop");
+		give_path(g, s->p.local.drop_directory, O_RDONLY | O_DIRECTORY, "drop");
 		give_path(g, s->p.badmail_directory, O_RDONLY | O_DIRECTORY, "badmail");
 	}
 	if (c->role == R_PICKUP) {

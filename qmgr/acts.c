@@ -170,14 +170,13 @@ static void cat(struct qmgr *q, struct channel *ch, uint64_t serial, struct qmsg
 static void why(struct qmgr *q, struct channel *ch, uint64_t serial, struct qmsg *m)
 {
 	struct buffer b;
-	int64_t arrived = m->e.arrived_us / 1000000, offset;
+	int64_t arrived = m->e.arrived_us / 1000000;
 	buffer_init(&b, 64 * 1024);
 	buffer_printf(&b, "%s: %s, %u attempt%s so far\n", m->id.text, m->held ? "held by an operator" : m->tasks > 1 ? "being delivered" : "waiting",
 		m->attempts, m->attempts == 1 ? "" : "s");
 	if (!m->held) {
-		(void)schedule_next(q_params(q), q_now(q) - arrived, &offset);
 		buffer_puts(&b, "next attempt: ");
-		format_rfc3339(&b, m->next_attempt_s > 0 ? m->next_attempt_s : arrived + offset);
+		format_rfc3339(&b, m->next_attempt_s > 0 ? m->next_attempt_s : msg_next_attempt(q, m, q_now(q)));
 		buffer_putc(&b, '\n');
 	}
 	for (size_t i = 0; i < m->e.rcpts_n && b.n < 60000; i++) {
@@ -190,7 +189,7 @@ static void why(struct qmgr *q, struct channel *ch, uint64_t serial, struct qmsg
 		buffer_printf(&b, "<%.*s>: %s\n  route: %.*s (%s)\n  returned: ", SPAN_ARG(rcpt->address),
 			rcpt->reason == NULL ? "no attempt has ended yet" : rcpt->reason, SPAN_ARG(r.kind == ROUTE_LOCAL ? SPAN_LIT("local delivery") : r.nexthop),
 			route_reason_text(r.reason));
-		format_rfc3339(&b, arrived + schedule_expiry(q_params(q), r.kind == ROUTE_LOCAL));
+		format_rfc3339(&b, arrived + schedule_expiry(q_params(q), outbound_of(q->server, r.domain), r.kind == ROUTE_LOCAL));
 		buffer_putc(&b, '\n');
 	}
 	send_queue_row(ch, (struct msg_queue_row){.serial = serial, .row = buffer_span(&b)}, -1);
@@ -218,6 +217,7 @@ static bool release(struct qmgr *q, struct qmsg *m)
 {
 	bool synced = put_hold_line(q, m, FATE_RELEASED);
 	m->held = false;
+	m->forced = true;
 	m->next_attempt_s = q_now(q);
 	return synced;
 }
@@ -229,6 +229,7 @@ static bool retry(struct qmgr *q, struct qmsg *m)
 			m->rcpts[i].dest->probe_ms = 0; /* asked for by a person: it is really tried */
 	if (m->tasks == 1 && !m->storing && !m->held) {
 		m->next_attempt_s = 0;
+		m->forced = true;
 		msg_start(q, m);
 	}
 	return true;
@@ -293,6 +294,7 @@ static void flush_all(struct qmgr *q, struct channel *ch, uint64_t serial)
 		if ((row.flags & ROW_IS_HELD) != 0 || row.next_s == ROW_ACTIVE)
 			continue;
 		row.next_s = row.next_attempt_s = q_now(q);
+		row.flags |= ROW_FORCED;
 		if (index_put(&q->index, &id, &row) != 0)
 			break;
 		n++;

@@ -9,17 +9,19 @@ static struct dest **bucket_of(struct qmgr *q, struct span nexthop)
 	return &q->dests[crc32c(0, nexthop.at, nexthop.n) % BUCKETS];
 }
 
-static struct dest *find_or_make(struct qmgr *q, struct span nexthop, bool local)
+static struct dest *find_or_make(struct qmgr *q, struct span nexthop, struct span domain, bool local)
 {
 	struct dest **bucket = bucket_of(q, nexthop);
 	for (struct dest *d = *bucket; d != NULL; d = d->next_hash)
-		if (d->local == local && span_case_is(nexthop, d->nexthop))
+		if (d->local == local && span_case_is(nexthop, d->nexthop) && span_is(domain, d->domain))
 			return d;
 	struct dest *d = calloc(1, sizeof *d);
 	if (d == NULL)
 		return NULL;
-	*d = (struct dest){.nexthop = span_dup(nexthop), .local = local, .window = local ? 200 : WINDOW_FIRST, .next_hash = *bucket};
-	if (d->nexthop == NULL) {
+	*d = (struct dest){.nexthop = span_dup(nexthop), .domain = span_dup(domain), .local = local, .window = local ? 200 : WINDOW_FIRST, .next_hash = *bucket};
+	if (d->nexthop == NULL || d->domain == NULL) {
+		free(d->nexthop);
+		free(d->domain);
 		free(d);
 		return NULL;
 	}
@@ -27,21 +29,33 @@ static struct dest *find_or_make(struct qmgr *q, struct span nexthop, bool local
 	return d;
 }
 
+/* A destination: the route, and the section whose parameters hold for it. */
 struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 {
 	struct address a;
 	struct route r;
-	struct span nexthop = {"", 0};
+	struct buffer text;
+	struct span domain = {"", 0};
 	bool local = true;
+	buffer_init(&text, 64 * 1024);
 	if (address_parse(m->rcpts[i].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0) {
 		route_find(q->server, &a, &r);
 		local = r.kind == ROUTE_LOCAL;
-		nexthop = r.nexthop;
+		route_put_text(&text, &r);
+		if (!local && r.domain != NULL && r.domain->has_own)
+			domain = span_of(r.domain->name);
 	}
-	struct dest *d = find_or_make(q, nexthop, local);
+	struct dest *d = buffer_ok(&text) ? find_or_make(q, buffer_span(&text), domain, local) : NULL;
 	if (d != NULL)
 		d->users++;
+	buffer_free(&text);
 	return d;
+}
+
+const struct outbound_params *dest_out(const struct qmgr *q, const struct dest *d)
+{
+	const struct domain *section = d->domain[0] == '\0' ? NULL : server_domain(q->server, span_of(d->domain));
+	return outbound_of(q->server, section);
 }
 
 void dest_release(struct qmgr *q, struct dest *d)
@@ -54,6 +68,7 @@ void dest_release(struct qmgr *q, struct dest *d)
 		p = &(*p)->next_hash;
 	*p = d->next_hash;
 	free(d->nexthop);
+	free(d->domain);
 	free(d->reason);
 	free(d);
 }
@@ -96,6 +111,7 @@ void dest_add(struct qmgr *q, struct task *t)
 		task_end(q, t);
 		return;
 	}
+	d->splits += t->split;
 	t->prev = d->last;
 	*(d->last != NULL ? &d->last->next : &d->first) = t;
 	d->last = t;
@@ -103,39 +119,90 @@ void dest_add(struct qmgr *q, struct task *t)
 	dest_wake(q, d);
 }
 
-static bool may_send(const struct qmgr *q, const struct dest *d, size_t total_out)
+/* One connection for each messages_per_connection that wait, one more for each further part of a message; never more than
+ * the window that success opens, nor than the parameter (MISSION B3, D8, D9, D15).  Without that limit the window rules. */
+uint32_t dest_connections(const struct qmgr *q, const struct dest *d)
 {
-	const struct server_params *p = q_params(q);
+	const struct outbound_params *p = dest_out(q, d);
+	uint64_t n = d->window < 1 ? 1 : (uint64_t)d->window, waiting = d->queued + d->out;
+	if (p->messages_per_connection != PARAM_UNLIMITED) {
+		uint64_t each = (uint64_t)p->messages_per_connection, wanted = waiting / each + (waiting % each != 0) + d->splits;
+		n = wanted < n ? wanted : n;
+	}
+	if (n > (uint64_t)p->outbound_connection_limit_per_domain)
+		n = (uint64_t)p->outbound_connection_limit_per_domain;
+	return n < 1 ? 1 : (uint32_t)n;
+}
+
+/* So many agents are used that each one's share of the server's connections is enough for a whole destination. */
+size_t dest_agents(const struct qmgr *q)
+{
+	size_t n = 0;
+	int64_t all = q_params(q)->outbound_connection_limit, each = q_params(q)->out.outbound_connection_limit_per_domain;
+	for (const struct agent *a = q->smtp; a != NULL; a = a->next)
+		n += a->told;
+	if (all != PARAM_UNLIMITED && (int64_t)n > all / each)
+		n = (size_t)(all / each);
+	return n < 1 ? 1 : n;
+}
+
+uint32_t dest_share(const struct qmgr *q)
+{
+	int64_t limit = q_params(q)->outbound_connection_limit, each = limit / (int64_t)dest_agents(q);
+	if (limit == PARAM_UNLIMITED || each > UINT32_MAX)
+		return 0;
+	return each < 1 ? 1 : (uint32_t)each;
+}
+
+/* Keeps the count of connections: as many as there are deliveries, up to what the destination may have. */
+static void recount(struct qmgr *q, struct dest *d)
+{
+	size_t most = d->local ? 0 : dest_connections(q, d), n = d->out < most ? d->out : most;
+	q->conns += n;
+	q->conns -= d->conns;
+	d->conns = n;
+}
+
+/* More deliveries than connections where the peer is quick: its agent has the next one at hand. */
+static bool may_send(const struct qmgr *q, const struct dest *d)
+{
+	const struct outbound_params *p = dest_out(q, d);
 	if (d->down)
 		return !d->probing && clock_mono_ms() >= d->probe_ms;
 	if (d->local)
 		return d->out < 200;
-	return (double)d->out < d->window && (int64_t)d->out < p->outbound_connection_limit_per_domain &&
-		(int64_t)total_out < p->outbound_connection_limit;
+	size_t n = dest_connections(q, d);
+	bool ahead = p->messages_per_connection != PARAM_UNLIMITED && d->last_ms < AHEAD_MS && d->splits == 0;
+	if (d->out >= (ahead ? n * AHEAD : n))
+		return false;
+	return d->out >= n || (int64_t)q->conns < q_params(q)->outbound_connection_limit;
 }
 
-static size_t smtp_tasks(const struct qmgr *q)
+void dest_ended(struct qmgr *q, struct task *t)
 {
-	size_t n = 0;
-	for (const struct agent *a = q->smtp; a != NULL; a = a->next)
-		n += a->tasks;
-	return n;
+	struct dest *d = t->dest;
+	d->out--;
+	d->splits -= t->split;
+	recount(q, d);
 }
 
 /* One task of a destination, then the next destination's turn. */
 static bool send_one(struct qmgr *q, struct dest *d)
 {
 	struct task *t = d->first;
-	struct agent *a = agent_pick(q, d->local);
-	if (t == NULL || a == NULL || !may_send(q, d, smtp_tasks(q)))
+	if (t == NULL || !may_send(q, d))
+		return false;
+	struct agent *a = agent_pick(q, d);
+	if (a == NULL)
 		return false;
 	unqueue(t);
 	d->out++;
+	recount(q, d);
 	d->probing = d->down;
 	int error = task_send(q, t, a);
 	if (error == 0)
 		return true;
-	d->out--;
+	dest_ended(q, t);
 	d->probing = false;
 	if (error == EBADMSG || error == ENOENT) { /* its bytes are damaged or gone: set aside */
 		damage_message(q, t->m, error);
@@ -164,7 +231,7 @@ void dest_dispatch(struct qmgr *q)
 			if (send_one(q, d))
 				progress = true;
 			d->ready = false;
-			if (d->queued > 0 && may_send(q, d, 0))
+			if (d->queued > 0 && may_send(q, d))
 				dest_wake(q, d);
 			d->users--;
 			if (d->users == 0) {
@@ -172,15 +239,13 @@ void dest_dispatch(struct qmgr *q)
 				dest_release(q, d);
 			}
 		}
-		if (agent_pick(q, true) == NULL && agent_pick(q, false) == NULL)
-			break;
 	}
 }
 
-void dest_success(struct dest *d, const struct server_params *p)
+void dest_success(struct qmgr *q, struct dest *d)
 {
 	d->down = d->probing = false;
-	if (!d->local && d->window < (double)p->outbound_connection_limit_per_domain)
+	if (!d->local && d->window < (double)dest_out(q, d)->outbound_connection_limit_per_domain)
 		d->window += 1 / d->window;
 }
 
@@ -190,7 +255,7 @@ void dest_down(struct qmgr *q, struct dest *d, struct span reason)
 		LOG(&q->proc.log, destination_down, NO_ID, F("destination", span_of(d->nexthop)), F("reason", reason));
 	d->down = true;
 	d->probing = false;
-	d->probe_ms = clock_mono_ms() + q_params(q)->destination_probe * 1000;
+	d->probe_ms = clock_mono_ms() + dest_out(q, d)->destination_probe * 1000;
 	d->window = d->window > 2 ? d->window / 2 : 1;
 	free(d->reason);
 	d->reason = span_dup(reason);
@@ -201,6 +266,7 @@ void dest_down(struct qmgr *q, struct dest *d, struct span reason)
 		struct task *t = list;
 		list = t->next;
 		t->next = t->prev = NULL;
+		d->splits -= t->split;
 		verdict_defer(q, t, span_of(d->reason));
 	}
 }
@@ -214,6 +280,7 @@ void dest_drop_queued(struct qmgr *q, struct qmsg *m)
 			if (t->m != m || t->agent != NULL)
 				continue;
 			unqueue(t);
+			t->dest->splits -= t->split;
 			for (size_t i = 0; i < t->n; i++)
 				m->rcpts[t->indexes[i]].state = RCPT_DUE;
 			m->tasks++; /* keeps m until the caller has dealt with it */

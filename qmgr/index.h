@@ -22,7 +22,7 @@ struct row {
 	struct span sender, dest;
 	struct span rcpts;      /* u8 state, address, reason: repeated */
 };
-enum { ROW_DELAYED = 1, ROW_IS_HELD = 2 };
+enum { ROW_DELAYED = 1, ROW_IS_HELD = 2, ROW_FORCED = 4 };
 #define ROW_ACTIVE INT64_C(0)
 #define ROW_HELD INT64_MAX
 

@@ -150,22 +150,68 @@ void msg_free(struct qmgr *q, struct qmsg *m)
 	q_turn_soon(q);
 }
 
-bool rcpt_is_local(const struct qmgr *q, const struct qmsg *m, size_t i)
+struct terms rcpt_terms(const struct qmgr *q, const struct qmsg *m, size_t i)
 {
 	struct address a;
 	struct route r;
-	if (m->rcpts[i].dest != NULL)
-		return m->rcpts[i].dest->local;
+	const struct dest *d = m->rcpts[i].dest;
+	if (d != NULL)
+		return (struct terms){dest_out(q, d), d->local};
 	if (address_parse(m->rcpts[i].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
-		return false;
+		return (struct terms){&q_params(q)->out, false};
 	route_find(q->server, &a, &r);
-	return r.kind == ROUTE_LOCAL;
+	return (struct terms){outbound_of(q->server, r.domain), r.kind == ROUTE_LOCAL};
+}
+
+static int64_t arrived_s(const struct qmsg *m)
+{
+	return m->e.arrived_us / 1000000;
+}
+
+/* When the schedule of recipient i has its first attempt after that time. */
+static int64_t next_of(const struct qmgr *q, const struct qmsg *m, size_t i, int64_t after_s)
+{
+	int64_t offset, age = after_s - arrived_s(m), at;
+	(void)schedule_next(rcpt_terms(q, m, i).out, age < 0 ? 0 : age, &offset);
+	return __builtin_add_overflow(arrived_s(m), offset, &at) ? INT64_MAX : at;
+}
+
+int64_t msg_next_attempt(const struct qmgr *q, const struct qmsg *m, int64_t after_s)
+{
+	int64_t next = INT64_MAX;
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		int64_t at = m->rcpts[i].state >= RCPT_OWED ? INT64_MAX : next_of(q, m, i, after_s);
+		next = at < next ? at : next;
+	}
+	return next;
+}
+
+/* Domains may have schedules of their own: of a message's recipients only some may be due. */
+static bool rcpt_is_due(const struct qmgr *q, const struct qmsg *m, size_t i)
+{
+	return m->forced || m->last_attempt_s == 0 || next_of(q, m, i, m->last_attempt_s) <= q_now(q);
+}
+
+static bool is_spent(const struct qmgr *q, const struct qmsg *m, size_t i)
+{
+	int64_t most = rcpt_terms(q, m, i).out->retry_attempts;
+	return m->rcpts[i].state < RCPT_OWED && most != PARAM_UNLIMITED && (int64_t)m->attempts > most;
+}
+
+bool msg_is_spent(const struct qmgr *q, const struct qmsg *m)
+{
+	for (size_t i = 0; i < m->e.rcpts_n; i++)
+		if (is_spent(q, m, i))
+			return true;
+	return false;
 }
 
 /* All recipients of one destination in tasks of at most recipient_limit (MISSION D8). */
 static void make_tasks_for(struct qmgr *q, struct qmsg *m, struct dest *d)
 {
-	int64_t most = d->local ? TASK_RCPTS_LOCAL : TASK_RCPTS, limit = d->local || q_params(q)->recipient_limit > most ? most : q_params(q)->recipient_limit;
+	int64_t most = d->local ? TASK_RCPTS_LOCAL : TASK_RCPTS, limit = dest_out(q, d)->recipient_limit;
+	bool further = false;
+	limit = d->local || limit > most ? most : limit;
 	uint32_t *indexes = calloc(m->e.rcpts_n, sizeof *indexes);
 	size_t n = 0;
 	if (indexes == NULL)
@@ -177,8 +223,11 @@ static void make_tasks_for(struct qmgr *q, struct qmsg *m, struct dest *d)
 		}
 		if (n > 0 && ((int64_t)n == limit || i + 1 == m->e.rcpts_n)) {
 			struct task *t = task_make(q, m, d, indexes, n);
-			if (t != NULL)
+			if (t != NULL) {
+				t->split = further;
 				dest_add(q, t);
+			}
+			further = true;
 			n = 0;
 		}
 	}
@@ -197,28 +246,29 @@ static void fail_all(struct qmgr *q, struct qmsg *m, int code, struct span enhan
 		LOG(&q->proc.log, delivered, qid_span(&m->id), F("to", m->rcpts[i].address), F("relay", SPAN_LIT("none")),
 			F("dsn", enhanced), F("status", SPAN_LIT("bounced")), F("reason", text));
 	}
-	report_owe(q, m, REPORT_FAILURE, buffer_span(&results));
+	verdict_fail(q, m, buffer_span(&results));
 	buffer_free(&results);
 }
 
-void msg_expire(struct qmgr *q, struct qmsg *m, const char *why)
+void msg_expire(struct qmgr *q, struct qmsg *m, enum expire_why why)
 {
 	struct buffer results, text;
-	int64_t age = q_now(q) - m->e.arrived_us / 1000000;
+	int64_t age = q_now(q) - arrived_s(m);
 	buffer_init(&results, 16 * 1024 * 1024);
 	buffer_init(&text, 2048);
 	for (size_t i = 0; i < m->e.rcpts_n; i++) {
 		struct qrcpt *r = &m->rcpts[i];
-		if (r->state >= RCPT_OWED || (why == NULL && age < schedule_expiry(q_params(q), rcpt_is_local(q, m, i))))
+		struct terms t = rcpt_terms(q, m, i);
+		if (r->state >= RCPT_OWED || (why == EXPIRE_TIME ? age < schedule_expiry(q_params(q), t.out, t.local) : !is_spent(q, m, i)))
 			continue;
 		buffer_clear(&text);
-		buffer_printf(&text, "%s; last reason: %s", why == NULL ? "not delivered before its expiry" : why, r->reason == NULL ? "none known" : r->reason);
+		buffer_printf(&text, "%s; last reason: %s", why == EXPIRE_TIME ? "not delivered before its expiry" : "no attempt is left",
+			r->reason == NULL ? "none known" : r->reason);
 		struct result x = {.index = (uint32_t)i, .outcome = OUTCOME_FAILED, .enhanced = SPAN_LIT("4.4.7"), .text = buffer_span(&text)};
 		result_put(&results, &x);
 		LOG(&q->proc.log, expired, qid_span(&m->id), F("to", r->address), F("from", m->e.sender), F("status", SPAN_LIT("expired, returned to sender")), F("reason", buffer_span(&text)));
 	}
-	if (results.n > 0)
-		report_owe(q, m, REPORT_FAILURE, buffer_span(&results));
+	verdict_fail(q, m, buffer_span(&results));
 	buffer_free(&text);
 	buffer_free(&results);
 }
@@ -235,15 +285,16 @@ void msg_start(struct qmgr *q, struct qmsg *m)
 		return;
 	}
 	m->attempts++;
-	m->last_attempt_s = q_now(q);
 	m->tasks++; /* not settled while tasks are being made */
 	for (size_t i = 0; i < m->e.rcpts_n; i++) {
 		struct qrcpt *r = &m->rcpts[i];
-		if (r->state == RCPT_DEFERRED)
+		if (r->state == RCPT_DEFERRED && rcpt_is_due(q, m, i))
 			r->state = RCPT_DUE;
 		if (r->state == RCPT_DUE && r->dest == NULL)
 			r->dest = dest_get(q, m, i);
 	}
+	m->last_attempt_s = q_now(q);
+	m->forced = false;
 	for (size_t i = 0; i < m->e.rcpts_n; i++)
 		if (m->rcpts[i].state == RCPT_DUE && m->rcpts[i].dest != NULL)
 			make_tasks_for(q, m, m->rcpts[i].dest);
@@ -254,12 +305,12 @@ void msg_start(struct qmgr *q, struct qmsg *m)
 /* When something is to be done next: an attempt, the delay notice, the expiry. */
 int64_t msg_next_event(const struct qmgr *q, const struct qmsg *m)
 {
-	int64_t arrived = m->e.arrived_us / 1000000, next = m->next_attempt_s;
+	int64_t arrived = arrived_s(m), next = m->next_attempt_s;
 	for (size_t i = 0; i < m->e.rcpts_n; i++) {
 		if (m->rcpts[i].state >= RCPT_OWED)
 			continue;
-		bool local = rcpt_is_local(q, m, i);
-		int64_t expiry = arrived + schedule_expiry(q_params(q), local), notice = arrived + schedule_delay_notice(q_params(q), local);
+		struct terms t = rcpt_terms(q, m, i);
+		int64_t expiry = arrived + schedule_expiry(q_params(q), t.out, t.local), notice = arrived + schedule_delay_notice(q_params(q), t.out, t.local);
 		if (expiry < next)
 			next = expiry;
 		if (!m->delayed && notice < next)
@@ -288,22 +339,38 @@ static void leave(struct qmgr *q, struct qmsg *m)
 	msg_free(q, m);
 }
 
+static bool is_closed(const struct qmsg *m)
+{
+	for (size_t i = 0; i < m->e.rcpts_n; i++)
+		if (m->rcpts[i].state != RCPT_CLOSED)
+			return false;
+	return true;
+}
+
+/* The last attempt that it may have has failed: no reason to wait. */
+static void expire_spent(struct qmgr *q, struct qmsg *m)
+{
+	if (m->held || m->park || m->gone || !msg_is_spent(q, m))
+		return;
+	m->tasks++;
+	msg_expire(q, m, EXPIRE_ATTEMPTS);
+	m->tasks--;
+}
+
 void msg_settle(struct qmgr *q, struct qmsg *m)
 {
-	bool closed = true;
 	if (m->tasks > 0 || m->storing || m->owed != NULL)
 		return;
-	for (size_t i = 0; i < m->e.rcpts_n; i++)
-		closed = closed && m->rcpts[i].state == RCPT_CLOSED;
-	if (closed || m->gone) {
+	if (!is_closed(m))
+		expire_spent(q, m);
+	if (m->tasks > 0 || m->owed != NULL)
+		return;
+	if (is_closed(m) || m->gone) {
 		leave(q, m);
 		return;
 	}
-	if (m->next_attempt_s == 0) {
-		int64_t arrived = m->e.arrived_us / 1000000, offset, age = q_now(q) - arrived;
-		(void)schedule_next(q_params(q), age < 0 ? 0 : age, &offset);
-		m->next_attempt_s = m->park ? q_now(q) : arrived + offset;
-	}
+	if (m->next_attempt_s == 0)
+		m->next_attempt_s = m->park ? q_now(q) : msg_next_attempt(q, m, q_now(q));
 	m->park = false;
 	if (!m->in_wait) {
 		wait_store(q, m);

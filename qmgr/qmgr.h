@@ -17,7 +17,8 @@ enum {
 	ACTIVE_LIMIT = 10000,       /* messages in memory; what is beyond stays in the journal or the index */
 	PARK_LIMIT = 2000,          /* tasks of one destination; what is beyond waits in a file at once */
 	BUCKETS = 16384,
-	AGENT_TASKS = 400,          /* deliveries that an agent holds */
+	AGENT_TASKS = 1500,         /* deliveries that an agent holds */
+	AHEAD = 4, AHEAD_MS = 200,  /* deliveries handed over for one connection, where one takes no longer than that */
 	WINDOW_FIRST = 5, REPORT_CONTENT = 50 * 1024,
 	FATES_BYTES = 4 * 1024 * 1024, FATES_MOST = 256 * 1024 * 1024, /* a file of facts: usual size, and when a disk failed */
 	TASK_RCPTS = 250, TASK_RCPTS_LOCAL = 1000, /* recipients of one delivery: verdicts fit into a packet */
@@ -57,6 +58,7 @@ struct qmsg {
 	uint32_t attempts, tasks;
 	int64_t next_attempt_s, last_attempt_s;
 	bool in_wait, in_index, storing, delayed, held, gone, park;
+	bool forced;           /* an operator wants all recipients tried now */
 	bool damaged;          /* its files are set aside, not discarded */
 	struct owed *owed;
 	struct buffer fates;   /* lines so far, while the journal holds the message */
@@ -70,7 +72,7 @@ struct task {
 	struct channel *agent; /* NULL: queued */
 	uint32_t *indexes;
 	size_t n;
-	bool badmail;
+	bool badmail, split;
 	int64_t sent_ms;
 	struct task *next, *prev; /* in the destination's queue */
 	struct task *next_hash;
@@ -78,9 +80,14 @@ struct task {
 
 struct dest {
 	char *nexthop;         /* "" is local */
+	char *domain;          /* the section with parameters of its own, "" for the server's */
 	struct dest *next_hash, *next_ready;
 	struct task *first, *last;
 	size_t queued, out;
+	size_t splits;         /* tasks, queued or out, that are a further part of their message: each wants a connection (MISSION D8) */
+	size_t conns;          /* connections that its deliveries have now */
+	struct channel *agent; /* its deliveries go to one agent, which counts its connections */
+	uint32_t last_ms;      /* what its last delivery took */
 	double window;
 	bool local, ready, down, probing;
 	int64_t probe_ms;      /* when down: the next probe */
@@ -122,6 +129,7 @@ struct qmgr {
 	struct agent *smtp, *drops;
 	struct qmsg *messages[BUCKETS];
 	size_t active, waiting; /* in memory; in the index */
+	size_t conns;           /* outgoing connections, as far as deliveries tell */
 	struct task *tasks[BUCKETS];
 	struct dest *dests[BUCKETS], *ready;
 	uint64_t next_delivery;
@@ -205,14 +213,27 @@ void msg_apply_fate(struct qmgr *q, struct qmsg *m, const struct fate *f);
 void msg_start(struct qmgr *q, struct qmsg *m);  /* makes tasks of what is due */
 void msg_settle(struct qmgr *q, struct qmsg *m); /* after anything ended; may free m */
 void rcpt_set_reason(struct qrcpt *r, struct span text);
-bool rcpt_is_local(const struct qmgr *q, const struct qmsg *m, size_t i);
+/* What holds for a recipient: its domain's parameters, whether it is local. */
+struct terms {
+	const struct outbound_params *out;
+	bool local;
+};
+struct terms rcpt_terms(const struct qmgr *q, const struct qmsg *m, size_t i);
 int64_t msg_next_event(const struct qmgr *q, const struct qmsg *m);
-void msg_expire(struct qmgr *q, struct qmsg *m, const char *why);
+bool msg_is_spent(const struct qmgr *q, const struct qmsg *m); /* a recipient has had retry_attempts */
+enum expire_why { EXPIRE_TIME, EXPIRE_ATTEMPTS };
+void msg_expire(struct qmgr *q, struct qmsg *m, enum expire_why why);
+int64_t msg_next_attempt(const struct qmgr *q, const struct qmsg *m, int64_t after_s); /* by schedule, of what is open */
 /* dest.c */
 struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t rcpt);
 void dest_add(struct qmgr *q, struct task *t);
 void dest_dispatch(struct qmgr *q);
-void dest_success(struct dest *d, const struct server_params *p);
+void dest_ended(struct qmgr *q, struct task *t); /* its agent is done with it */
+const struct outbound_params *dest_out(const struct qmgr *q, const struct dest *d);
+uint32_t dest_connections(const struct qmgr *q, const struct dest *d); /* that it may have now */
+uint32_t dest_share(const struct qmgr *q);                             /* of an agent, of all of the server's */
+size_t dest_agents(const struct qmgr *q);                              /* that are used */
+void dest_success(struct qmgr *q, struct dest *d);
 void dest_down(struct qmgr *q, struct dest *d, struct span reason);
 void dest_release(struct qmgr *q, struct dest *d);
 void dest_wake(struct qmgr *q, struct dest *d);
@@ -225,11 +246,12 @@ void task_end(struct qmgr *q, struct task *t);
 int task_send(struct qmgr *q, struct task *t, struct agent *a);
 void task_badmail(struct qmgr *q, struct qmsg *m, const uint32_t *indexes, size_t n, struct span reason);
 void agent_gone(struct qmgr *q, const struct channel *ch);
-struct agent *agent_pick(struct qmgr *q, bool local);
+struct agent *agent_pick(struct qmgr *q, struct dest *d); /* NULL: none has room; d NULL: for Badmail */
 /* verdict.c */
 int verdict_on_verdict(struct channel *ch, struct message *m);
 void verdict_apply(struct qmgr *q, struct channel *ch, struct task *t, const struct msg_verdict *v);
 void verdict_defer(struct qmgr *q, struct task *t, struct span reason);
+void verdict_fail(struct qmgr *q, struct qmsg *m, struct span results); /* failures found without an agent */
 /* content.c */
 int content_read(struct qmgr *q, struct qmsg *m, struct buffer *into, struct span *content, size_t limit, bool *truncated);
 int content_body_fd(struct qmgr *q, const struct qmsg *m);

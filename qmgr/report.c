@@ -124,7 +124,8 @@ void report_delay(struct qmgr *q, struct qmsg *m)
 	bool due = false;
 	for (size_t i = 0; i < m->e.rcpts_n; i++) {
 		const struct qrcpt *r = &m->rcpts[i];
-		if (r->state >= RCPT_OWED || age < schedule_delay_notice(q_params(q), rcpt_is_local(q, m, i)))
+		struct terms t = rcpt_terms(q, m, i);
+		if (r->state >= RCPT_OWED || age < schedule_delay_notice(q_params(q), t.out, t.local))
 			continue;
 		due = true;
 		if (r->notify != 0 && (r->notify & NOTIFY_DELAY) == 0)

@@ -21,7 +21,7 @@ void row_of_message(struct qmgr *q, const struct qmsg *m, struct buffer *bytes)
 	}
 	struct row row = {.next_s = m->held ? ROW_HELD : msg_next_event(q, m), .next_attempt_s = m->next_attempt_s, .last_attempt_s = m->last_attempt_s,
 		.arrived_us = m->e.arrived_us, .attempts = m->attempts, .size = m->e.size, .sender = m->e.sender,
-		.flags = (m->delayed ? ROW_DELAYED : 0u) | (m->held ? ROW_IS_HELD : 0u),
+		.flags = (m->delayed ? ROW_DELAYED : 0u) | (m->held ? ROW_IS_HELD : 0u) | (m->forced ? ROW_FORCED : 0u),
 		.dest = dest == NULL ? (struct span){"", 0} : span_of(dest->nexthop), .rcpts = buffer_span(&rcpts)};
 	if (row.next_s < 1)
 		row.next_s = 1;

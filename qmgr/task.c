@@ -58,29 +58,56 @@ void task_end(struct qmgr *q, struct task *t)
 	msg_settle(q, m);
 }
 
-struct agent *agent_pick(struct qmgr *q, bool local)
+/* A destination stays with its agent, which counts the connections there; a new one goes to the agent with the least. */
+struct agent *agent_pick(struct qmgr *q, struct dest *d)
 {
 	struct agent *best = NULL;
-	for (struct agent *a = local ? q->drops : q->smtp; a != NULL; a = a->next)
+	size_t seen = 0;
+	bool local = d == NULL || d->local;
+	for (struct agent *a = local ? q->drops : q->smtp; a != NULL; a = a->next) {
+		if (d != NULL && a->channel == d->agent)
+			return a->told && a->tasks < AGENT_TASKS ? a : NULL;
+		if (!local && a->told && seen++ >= dest_agents(q))
+			break;
 		if (a->told && a->tasks < AGENT_TASKS && (best == NULL || a->tasks < best->tasks))
 			best = a;
+	}
+	if (d != NULL && best != NULL)
+		d->agent = best->channel;
 	return best;
 }
 
-static void put_envelope(struct buffer *b, const struct task *t)
+/* Mail for an alias domain is stamped with the default domain (MISSION E2). */
+static struct span stamped(const struct qmgr *q, struct span address, struct arena *arena)
+{
+	struct address a;
+	struct route r;
+	if (address_parse(address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
+		return address;
+	route_find(q->server, &a, &r);
+	if (r.reason != ROUTE_BY_ALIAS_DOMAIN)
+		return address;
+	return span_of(arena_printf(arena, "%.*s@%s", SPAN_ARG(a.local), q_params(q)->default_domain));
+}
+
+static void put_envelope(const struct qmgr *q, struct buffer *b, const struct task *t)
 {
 	struct envelope e = t->m->e;
+	struct arena arena = {0};
+	bool local = t->dest != NULL && t->dest->local;
 	e.rcpts = calloc(t->n, sizeof *e.rcpts);
 	e.rcpts_n = 0;
 	for (size_t i = 0; e.rcpts != NULL && i < t->n; i++) {
 		const struct qrcpt *r = &t->m->rcpts[t->indexes[i]];
-		e.rcpts[e.rcpts_n++] = (struct envelope_rcpt){.address = r->address, .notify = r->notify, .orcpt = r->orcpt};
+		struct span address = local ? stamped(q, r->address, &arena) : r->address;
+		e.rcpts[e.rcpts_n++] = (struct envelope_rcpt){.address = address, .notify = r->notify, .orcpt = r->orcpt};
 	}
-	if (e.rcpts == NULL)
+	if (e.rcpts == NULL || arena.failed)
 		b->failed = true;
 	else
 		envelope_put(b, &e);
 	free(e.rcpts);
+	arena_free(&arena);
 }
 
 static void put_indexes(struct buffer *b, const uint32_t *indexes, size_t n)
@@ -117,7 +144,7 @@ int task_send(struct qmgr *q, struct task *t, struct agent *a)
 		return error;
 	buffer_init(&envelope, 16 * 1024 * 1024);
 	buffer_init(&indexes, 16 * 1024 * 1024);
-	put_envelope(&envelope, t);
+	put_envelope(q, &envelope, t);
 	put_indexes(&indexes, t->indexes, t->n);
 	t->agent = a->channel;
 	t->sent_ms = clock_mono_ms();
@@ -126,7 +153,8 @@ int task_send(struct qmgr *q, struct task *t, struct agent *a)
 		t->m->rcpts[t->indexes[i]].state = RCPT_OUT;
 	send_parts(a->channel, t->delivery, &content);
 	send_deliver(a->channel, (struct msg_deliver){.delivery = t->delivery, .id = qid_span(&t->m->id),
-		.nexthop = span_of(t->dest->nexthop), .domain = {"", 0}, .envelope = buffer_span(&envelope),
+		.connections = t->dest->local || dest_out(q, t->dest)->messages_per_connection == PARAM_UNLIMITED ? 0 : dest_connections(q, t->dest),
+		.most = dest_share(q), .nexthop = span_of(t->dest->nexthop), .domain = span_of(t->dest->domain), .envelope = buffer_span(&envelope),
 		.indexes = buffer_span(&indexes), .content = content}, body_fd);
 	buffer_free(&envelope);
 	buffer_free(&indexes);
@@ -136,7 +164,7 @@ int task_send(struct qmgr *q, struct task *t, struct agent *a)
 /* A message from <> that can't be delivered: it is kept for people to look at (MISSION D12). */
 void task_badmail(struct qmgr *q, struct qmsg *m, const uint32_t *indexes, size_t n, struct span reason)
 {
-	struct agent *a = agent_pick(q, true);
+	struct agent *a = agent_pick(q, NULL);
 	struct task *t = a == NULL ? NULL : task_make(q, m, NULL, indexes, n);
 	struct buffer envelope, list;
 	struct span content = {"", 0};
@@ -151,7 +179,7 @@ void task_badmail(struct qmgr *q, struct qmsg *m, const uint32_t *indexes, size_
 		(void)!content_read(q, m, &q->content, &content, 0, &truncated);
 	buffer_init(&envelope, 16 * 1024 * 1024);
 	buffer_init(&list, 16 * 1024 * 1024);
-	put_envelope(&envelope, t);
+	put_envelope(q, &envelope, t);
 	put_indexes(&list, indexes, n);
 	t->badmail = true;
 	t->agent = a->channel;
@@ -174,7 +202,7 @@ static void take_back(struct qmgr *q, struct task *t)
 		task_end(q, t);
 		return;
 	}
-	t->dest->out--;
+	dest_ended(q, t);
 	t->dest->probing = false;
 	dest_add(q, t);
 }
@@ -192,6 +220,10 @@ void agent_gone(struct qmgr *q, const struct channel *ch)
 			}
 		}
 	}
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct dest *d = q->dests[b]; d != NULL; d = d->next_hash)
+			if (d->agent == ch)
+				d->agent = NULL;
 	for (size_t b = 0; b < BUCKETS; b++) {
 		struct task *t = q->tasks[b];
 		while (t != NULL) {

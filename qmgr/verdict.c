@@ -155,14 +155,16 @@ static void unsaid_is_deferred(struct task *t)
 			t->m->rcpts[t->indexes[i]].state = RCPT_DEFERRED;
 }
 
-static void note_destination(struct qmgr *q, struct dest *d, const struct msg_verdict *v, const struct sorted *s, struct span reason)
+static void note_destination(struct qmgr *q, struct task *t, const struct msg_verdict *v, const struct sorted *s, struct span reason)
 {
-	d->out--;
+	struct dest *d = t->dest;
+	dest_ended(q, t);
+	d->last_ms = v->total_ms;
 	d->users++;
 	if (v->down != 0)
 		dest_down(q, d, reason);
 	else if (s->delivered || d->probing)
-		dest_success(d, q_params(q));
+		dest_success(q, d);
 	dest_wake(q, d);
 	d->users--;
 }
@@ -181,11 +183,22 @@ void verdict_apply(struct qmgr *q, struct channel *ch, struct task *t, const str
 	m->tasks++;
 	apply(q, m, &s);
 	if (t->dest != NULL)
-		note_destination(q, t->dest, v, &s, reason);
+		note_destination(q, t, v, &s, reason);
 	fates_confirm(q, ch, v->delivery);
 	task_end(q, t);
 	m->tasks--;
 	msg_settle(q, m);
+	free_sorted(&s);
+}
+
+void verdict_fail(struct qmgr *q, struct qmsg *m, struct span results)
+{
+	struct sorted s;
+	struct result r;
+	init_sorted(&s);
+	while (result_take(&results, &r))
+		sort_failed(m, &r, &s);
+	apply(q, m, &s);
 	free_sorted(&s);
 }
 

@@ -121,6 +121,7 @@ int wait_load(struct qmgr *q, const struct qid *id, const struct row *row, struc
 	m->next_attempt_s = row->next_attempt_s;
 	m->delayed = m->delayed || (row->flags & ROW_DELAYED) != 0;
 	m->held = (row->flags & ROW_IS_HELD) != 0;
+	m->forced = (row->flags & ROW_FORCED) != 0;
 	struct span rest = row->rcpts, address, reason;
 	uint8_t state;
 	for (size_t i = 0; i < m->e.rcpts_n && take_u8(&rest, &state) && take_lspan(&rest, &address) && take_lspan(&rest, &reason); i++) {
@@ -135,9 +136,11 @@ int wait_load(struct qmgr *q, const struct qid *id, const struct row *row, struc
 static bool any_expired(const struct qmgr *q, const struct qmsg *m)
 {
 	int64_t age = q_now(q) - m->e.arrived_us / 1000000;
-	for (size_t i = 0; i < m->e.rcpts_n; i++)
-		if (m->rcpts[i].state < RCPT_OWED && age >= schedule_expiry(q_params(q), rcpt_is_local(q, m, i)))
+	for (size_t i = 0; i < m->e.rcpts_n; i++) {
+		struct terms t = rcpt_terms(q, m, i);
+		if (m->rcpts[i].state < RCPT_OWED && age >= schedule_expiry(q_params(q), t.out, t.local))
 			return true;
+	}
 	return false;
 }
 
@@ -153,9 +156,7 @@ static void act_on_due(struct qmgr *q, struct qmsg *m)
 	/* after a start, a message past its expiry gets one attempt first (ARCHITECTURE 6) */
 	bool tried = m->last_attempt_s >= q->start_s;
 	if (!m->held && clock_is_sane && tried && any_expired(q, m))
-		msg_expire(q, m, NULL);
-	else if (!m->held && tried && q_params(q)->retry_attempts != PARAM_UNLIMITED && (int64_t)m->attempts > q_params(q)->retry_attempts)
-		msg_expire(q, m, "no attempt is left");
+		msg_expire(q, m, EXPIRE_TIME);
 	else if (!m->held && clock_is_sane && !any_expired(q, m))
 		report_delay(q, m);
 	m->tasks--;
@@ -229,9 +230,9 @@ static void find_row(struct qmgr *q, const struct qid *id)
 		q->pass_again = q->pass_again || (unread != 0 && unread != ENOENT && unread != EBADMSG);
 		if (unread == 0) {
 			/* attempts and reasons were in the row alone: the next attempt follows from arrival and schedule */
-			int64_t arrived = m->e.arrived_us / 1000000, age = q_now(q) - arrived, offset;
-			m->attempts = (uint32_t)schedule_next(q_params(q), age < 0 ? 0 : age, &offset);
-			m->next_attempt_s = arrived + offset;
+			int64_t age = q_now(q) - m->e.arrived_us / 1000000, offset;
+			m->attempts = (uint32_t)schedule_next(rcpt_terms(q, m, 0).out, age < 0 ? 0 : age, &offset);
+			m->next_attempt_s = msg_next_attempt(q, m, q_now(q));
 			m->last_attempt_s = q->start_s - 1;
 			act_on_due(q, m);
 		}

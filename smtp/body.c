@@ -4,18 +4,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct server_params *params(const struct conn *c)
-{
-	return agent_params(c->agent, c->hop->server);
-}
-
 static void finish(struct conn *c)
 {
 	if (!c->chunked) /* a message that does not end with a line end gets one: the dot needs it */
 		buffer_puts(&c->out, c->line_start ? ".\r\n" : "\r\n.\r\n");
 	c->expect_n = c->expect_at = 0;
 	c->expect[c->expect_n++].what = EXPECT_DOT;
-	conn_state(c, CONN_DOT, params(c)->outbound_data_done_timeout);
+	conn_state(c, CONN_DOT, hop_out(c->hop)->outbound_data_done_timeout);
 }
 
 static int put_piece(struct conn *c, struct span piece)
@@ -42,11 +37,11 @@ void body_begin(struct conn *c)
 		buffer_puts(&c->out, ".\r\n");
 		c->expect_n = c->expect_at = 0;
 		c->expect[c->expect_n++].what = EXPECT_DOT;
-		conn_state(c, CONN_DOT, params(c)->outbound_command_timeout);
+		conn_state(c, CONN_DOT, hop_out(c->hop)->outbound_command_timeout);
 		conn_flush(c);
 		return;
 	}
-	conn_state(c, CONN_BODY, params(c)->outbound_data_block_timeout);
+	conn_state(c, CONN_BODY, hop_out(c->hop)->outbound_data_block_timeout);
 	if (c->chunked)
 		buffer_printf(&c->out, "BDAT %llu LAST\r\n", (unsigned long long)c->job->size);
 	conn_flush(c);

@@ -1,7 +1,6 @@
 /* Connections: sockets, TLS, buffers, time limits. */
 #include "smtp_agent.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -15,7 +14,7 @@ static void on_timer(int fd, short what, void *context);
 
 void conn_arm(struct conn *c, int64_t seconds)
 {
-	int64_t cap = agent_params(c->agent, c->hop->server)->outbound_timeout;
+	int64_t cap = hop_out(c->hop)->outbound_timeout;
 	struct timeval tv = {.tv_sec = seconds < cap ? seconds : cap};
 	(void)event_add(c->timer, &tv);
 }
@@ -39,12 +38,7 @@ static void want_write(struct conn *c, bool want)
 
 static void describe(struct conn *c, struct job *j)
 {
-	char text[INET6_ADDRSTRLEN] = "";
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&c->target.addr;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&c->target.addr;
-	bool four = c->target.addr.ss_family == AF_INET;
-	(void)inet_ntop(c->target.addr.ss_family, four ? (const void *)&v4->sin_addr : (const void *)&v6->sin6_addr, text, sizeof text);
-	(void)snprintf(j->peer, sizeof j->peer, "%s[%s]:%u", c->target.name, text, ntohs(four ? v4->sin_port : v6->sin6_port));
+	lookup_format_target(&c->target, j->peer);
 }
 
 static void set_reason(struct job *j, const char *reason)
@@ -67,12 +61,12 @@ static int begin_connect(struct conn *c)
 	return errno;
 }
 
-static struct conn *make_conn(struct job *j, const struct target *t)
+static struct conn *make_conn(struct job *j, size_t target)
 {
 	struct conn *c = calloc(1, sizeof *c);
 	if (c == NULL)
 		return NULL;
-	*c = (struct conn){.agent = j->agent, .hop = j->hop, .target = *t, .fd = -1, .job = j};
+	*c = (struct conn){.agent = j->agent, .hop = j->hop, .target = j->hop->lookup.targets[target], .target_index = target, .fd = -1, .job = j};
 	c->hop->users++;
 	buffer_init(&c->in, INPUT_MOST);
 	buffer_init(&c->out, 16 * 1024 * 1024);
@@ -89,32 +83,101 @@ static int watch(struct conn *c)
 	return c->readable == NULL || c->writable == NULL || c->timer == NULL ? ENOMEM : 0;
 }
 
-/* Tries the job's addresses from target_at on; none left: deferred, and the destination counts as down. */
-void conn_open(struct job *j)
+/* ---- several addresses at once (RFC 8305 5): the first that takes the connection wins ---- */
+
+static void on_race(int fd, short what, void *context);
+
+static void stop_race(struct job *j)
 {
-	while (j->target_at < j->hop->targets_n) {
-		struct conn *c = make_conn(j, &j->hop->targets[j->target_at++]);
+	if (j->race != NULL)
+		event_free(j->race);
+	j->race = NULL;
+	while (j->racing != NULL) {
+		struct conn *c = j->racing;
+		j->racing = c->next_racing;
+		c->job = NULL;
+		conn_close(c);
+	}
+}
+
+static void leave_race(struct conn *c)
+{
+	struct conn **p = &c->job->racing;
+	while (*p != NULL && *p != c)
+		p = &(*p)->next_racing;
+	if (*p == c)
+		*p = c->next_racing;
+	c->next_racing = NULL;
+}
+
+static bool has_address(const struct job *j)
+{
+	const struct lookup *l = &j->hop->lookup;
+	return j->target_at < l->targets_n && !(j->heard && l->targets[j->target_at].fallback);
+}
+
+static void arm_race(struct job *j)
+{
+	struct timeval tv = {.tv_usec = NEXT_ADDRESS_MS * 1000};
+	if (!has_address(j))
+		return;
+	if (j->race == NULL)
+		j->race = event_new(j->agent->proc.base, -1, 0, on_race, j);
+	if (j->race != NULL)
+		(void)event_add(j->race, &tv);
+}
+
+/* Begins with the job's next address.  False: none is left that could be begun with. */
+static bool try_next(struct job *j)
+{
+	while (has_address(j)) {
+		struct conn *c = make_conn(j, j->target_at++);
 		if (c == NULL)
-			break;
+			return false;
 		describe(c, j);
 		int error = begin_connect(c);
 		if (error == 0)
 			error = watch(c);
 		if (error == 0) {
+			c->next_racing = j->racing;
+			j->racing = c;
 			want_write(c, true);
-			conn_state(c, CONN_CONNECTING, agent_params(c->agent, c->hop->server)->outbound_connect_timeout);
-			return;
+			conn_state(c, CONN_CONNECTING, hop_out(c->hop)->outbound_connect_timeout);
+			arm_race(j);
+			return true;
 		}
 		set_reason(j, strerror(error));
 		c->job = NULL;
 		conn_close(c);
 	}
+	return false;
+}
+
+static void on_race(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	(void)try_next(context);
+}
+
+/* No address left: deferred, and the destination counts as down when none of them answered. */
+static void go_on(struct job *j)
+{
+	if (try_next(j) || j->racing != NULL)
+		return;
+	stop_race(j);
 	job_finish(j, !j->connected);
+}
+
+void conn_open(struct job *j)
+{
+	if (!has_address(j) || slot_take(j))
+		go_on(j);
 }
 
 void conn_take(struct conn *c, struct job *j)
 {
-	hop_remove_idle(c);
+	slot_remove_idle(c);
 	c->job = j;
 	j->reused = j->connected = true;
 	describe(c, j);
@@ -124,7 +187,7 @@ void conn_take(struct conn *c, struct job *j)
 void conn_close(struct conn *c)
 {
 	struct event *events[] = {c->readable, c->writable, c->timer};
-	hop_remove_idle(c);
+	slot_remove_idle(c);
 	for (size_t i = 0; i < COUNT_OF(events); i++)
 		if (events[i] != NULL)
 			event_free(events[i]);
@@ -135,6 +198,7 @@ void conn_close(struct conn *c)
 	buffer_free(&c->out);
 	peer_reply_free(&c->reply);
 	free(c->expect);
+	slot_free(c);
 	hop_release(c->agent, c->hop);
 	c->closed = true;
 	if (!c->stepping)
@@ -166,7 +230,7 @@ static int write_all_out(struct conn *c)
 			return EPIPE;
 		c->out_at += n;
 		if (c->state == CONN_BODY) /* each block that leaves has its own time */
-			conn_arm(c, agent_params(c->agent, c->hop->server)->outbound_data_block_timeout);
+			conn_arm(c, hop_out(c->hop)->outbound_data_block_timeout);
 	}
 	buffer_clear(&c->out);
 	c->out_at = 0;
@@ -202,11 +266,13 @@ void conn_flush(struct conn *c)
 static void connect_failed(struct conn *c, const char *reason)
 {
 	struct job *j = c->job;
+	describe(c, j);
 	set_reason(j, reason);
+	leave_race(c);
 	c->job = NULL;
 	conn_close(c);
 	if (fate_of_reply(STAGE_CONNECT, 0) == FATE_TRY_NEXT)
-		conn_open(j);
+		go_on(j);
 	else
 		job_finish(j, !j->connected);
 }
@@ -221,9 +287,13 @@ static void connected(struct conn *c)
 		connect_failed(c, strerror(error));
 		return;
 	}
+	leave_race(c);
+	stop_race(c->job);
+	slot_pass(c->job, c);
+	describe(c, c->job);
 	want_write(c, false);
 	(void)event_add(c->readable, NULL);
-	conn_state(c, CONN_GREETING, agent_params(c->agent, c->hop->server)->outbound_greeting_timeout);
+	conn_state(c, CONN_GREETING, hop_out(c->hop)->outbound_greeting_timeout);
 }
 
 /* False: c is gone. */
@@ -269,16 +339,21 @@ static void on_event(int fd, short what, void *context)
 	}
 }
 
+void conn_say_quit(struct conn *c)
+{
+	buffer_puts(&c->out, "QUIT\r\n");
+	conn_state(c, CONN_QUIT, 5);
+	slot_leaving(c);
+	conn_flush(c);
+}
+
 static void on_timer(int fd, short what, void *context)
 {
 	struct conn *c = context;
 	(void)fd;
 	(void)what;
 	if (c->state == CONN_IDLE) {
-		buffer_puts(&c->out, "QUIT\r\n");
-		conn_state(c, CONN_QUIT, 5);
-		hop_remove_idle(c);
-		conn_flush(c);
+		conn_say_quit(c);
 	} else if (c->state == CONN_CONNECTING) {
 		connect_failed(c, "connect timed out");
 	} else {

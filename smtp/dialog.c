@@ -13,7 +13,7 @@ static const struct server_params *params(const struct conn *c)
 static void say(struct conn *c, enum conn_state next, const char *verb, const char *argument)
 {
 	buffer_printf(&c->out, "%s%s%s\r\n", verb, argument[0] == '\0' ? "" : " ", argument);
-	conn_state(c, next, params(c)->outbound_command_timeout);
+	conn_state(c, next, hop_out(c->hop)->outbound_command_timeout);
 	conn_flush(c);
 }
 
@@ -55,10 +55,10 @@ void dialog_broken(struct conn *c, const char *reason)
 		return;
 	}
 	keep_reason(j, stage_text(c->state), 0, span_of(reason));
-	if (tls && params(c)->outbound_tls == 0) {
+	if (tls && hop_out(c->hop)->outbound_tls == 0) {
 		LOG(&c->agent->proc.log, tls_failed, qid_span(&j->id), F("peer", span_of(j->peer)), F("reason", span_of(reason)));
 		c->hop->no_tls_until_ms = clock_mono_ms() + NO_TLS_MS;
-		j->target_at--; /* the same address again, in clear */
+		j->target_at = c->target_index; /* the same address again, in clear */
 	}
 	bool again = j->reused && unanswered && !j->fresh_only;
 	c->job = NULL;
@@ -80,9 +80,7 @@ static void next_address(struct conn *c, const char *what)
 	struct job *j = c->job;
 	keep_reason(j, what, c->reply.code, buffer_span(&c->reply.text));
 	c->job = NULL;
-	buffer_puts(&c->out, "QUIT\r\n");
-	conn_state(c, CONN_QUIT, 5);
-	conn_flush(c);
+	conn_say_quit(c);
 	conn_open(j);
 }
 
@@ -115,7 +113,7 @@ static void start_tls(struct conn *c)
 		return;
 	}
 	(void)SSL_set_tlsext_host_name(c->ssl, c->target.name);
-	conn_state(c, CONN_HANDSHAKE, params(c)->outbound_command_timeout);
+	conn_state(c, CONN_HANDSHAKE, hop_out(c->hop)->outbound_command_timeout);
 	dialog_handshake(c);
 }
 
@@ -144,7 +142,7 @@ void dialog_handshake(struct conn *c)
 
 static bool wants_tls(const struct conn *c)
 {
-	return c->ssl == NULL && params(c)->outbound_tls != 1 && clock_mono_ms() >= c->hop->no_tls_until_ms;
+	return c->ssl == NULL && hop_out(c->hop)->outbound_tls != 1 && clock_mono_ms() >= c->hop->no_tls_until_ms;
 }
 
 static void established(struct conn *c)
@@ -153,7 +151,7 @@ static void established(struct conn *c)
 		say(c, CONN_STARTTLS, "STARTTLS", "");
 		return;
 	}
-	if (c->ssl == NULL && params(c)->outbound_tls == 2) {
+	if (c->ssl == NULL && hop_out(c->hop)->outbound_tls == 2) {
 		struct job *j = c->job;
 		keep_reason(j, "outbound_tls = require", 0, SPAN_LIT("the peer offers no TLS"));
 		c->job = NULL;
@@ -172,9 +170,7 @@ void dialog_begin(struct conn *c)
 		struct job *j = c->job;
 		c->job = NULL;
 		job_finish(j, false);
-		conn_state(c, CONN_IDLE, IDLE_MS / 1000);
-		c->next_idle = c->hop->idle;
-		c->hop->idle = c;
+		slot_idle(c);
 		return;
 	}
 	envelope_send(c);
@@ -185,9 +181,13 @@ static void step(struct conn *c)
 {
 	enum conn_state state = c->state;
 	int code = c->reply.code;
+	if (c->job != NULL)
+		c->job->heard = true;
 	switch (state) {
 	case CONN_GREETING:
-		if (fate_of_reply(STAGE_GREETING, code) == FATE_GO_ON)
+		if (fate_of_reply(STAGE_GREETING, code) == FATE_GO_ON && c->hop->helo_only)
+			say(c, CONN_HELO, "HELO", params(c)->fqdn);
+		else if (fate_of_reply(STAGE_GREETING, code) == FATE_GO_ON)
 			say(c, CONN_EHLO, "EHLO", params(c)->fqdn);
 		else
 			next_address(c, "greeting");

@@ -5,11 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct server_params *params(const struct conn *c)
-{
-	return agent_params(c->agent, c->hop->server);
-}
-
 static bool beyond_ascii(struct span s)
 {
 	for (size_t i = 0; i < s.n; i++)
@@ -150,7 +145,7 @@ void envelope_send(struct conn *c)
 		else if (!c->chunked)
 			put_data(c);
 	}
-	conn_state(c, CONN_ENVELOPE, params(c)->outbound_command_timeout);
+	conn_state(c, CONN_ENVELOPE, hop_out(c->hop)->outbound_command_timeout);
 	conn_flush(c);
 }
 
@@ -199,24 +194,20 @@ static void end_transaction(struct conn *c, bool clean)
 	c->job = NULL;
 	c->messages++;
 	job_finish(j, false);
-	bool spent = c->messages >= params(c)->messages_per_connection || c->agent->stopping;
+	bool spent = c->messages >= hop_out(c->hop)->messages_per_connection || c->agent->stopping;
 	if (!clean && !spent) {
 		c->expect_n = c->expect_at = 0;
 		expect(c, EXPECT_RSET, 0);
 		buffer_puts(&c->out, "RSET\r\n");
-		conn_state(c, CONN_RSET, params(c)->outbound_command_timeout);
+		conn_state(c, CONN_RSET, hop_out(c->hop)->outbound_command_timeout);
 		conn_flush(c);
 		return;
 	}
 	if (spent) {
-		buffer_puts(&c->out, "QUIT\r\n");
-		conn_state(c, CONN_QUIT, 5);
-		conn_flush(c);
+		conn_say_quit(c);
 		return;
 	}
-	conn_state(c, CONN_IDLE, IDLE_MS / 1000);
-	c->next_idle = c->hop->idle;
-	c->hop->idle = c;
+	slot_idle(c);
 }
 
 /* 421: the peer ends the session; what is undecided goes to its next address, or waits (fates.def). */
@@ -260,7 +251,7 @@ static void say_next(struct conn *c)
 	} else {
 		put_data(c);
 	}
-	conn_arm(c, params(c)->outbound_command_timeout);
+	conn_arm(c, hop_out(c->hop)->outbound_command_timeout);
 	conn_flush(c);
 }
 
@@ -333,16 +324,14 @@ void envelope_reply(struct conn *c)
 			conn_close(c);
 			return;
 		}
-		conn_state(c, CONN_IDLE, IDLE_MS / 1000);
-		c->next_idle = c->hop->idle;
-		c->hop->idle = c;
+		slot_idle(c);
 		return;
 	}
 	if (c->reply.code == 421) {
 		session_ends(c, stage_of[what]);
 		return;
 	}
-	conn_arm(c, params(c)->outbound_command_timeout);
+	conn_arm(c, hop_out(c->hop)->outbound_command_timeout);
 	switch (what) {
 	case EXPECT_MAIL: take_mail_reply(c); break;
 	case EXPECT_RCPT: take_rcpt_reply(c, rcpt); break;
@@ -353,5 +342,5 @@ void envelope_reply(struct conn *c)
 	if (c->expect_at == c->expect_n)
 		group_done(c);
 	else if (c->expect[c->expect_at].what == EXPECT_DOT) /* the message left with its envelope */
-		conn_state(c, CONN_DOT, params(c)->outbound_data_done_timeout);
+		conn_state(c, CONN_DOT, hop_out(c->hop)->outbound_data_done_timeout);
 }

@@ -99,12 +99,14 @@ int job_on_deliver(struct channel *ch, struct message *m)
 	off_t end = j->body_fd >= 0 ? lseek(j->body_fd, 0, SEEK_END) : -1;
 	if (end >= 0)
 		j->size = (uint64_t)end;
-	j->hop = hop_get(a, j->server, deliver.nexthop);
+	j->hop = hop_get(a, j->server, deliver.nexthop, deliver.domain);
 	if (j->hop == NULL) {
 		job_set_all(j, OUTCOME_DEFERRED, 0, SPAN_LIT("4.3.0"), SPAN_LIT("not enough memory"));
 		job_finish(j, false);
 		return 0;
 	}
+	j->hop->allowed = deliver.connections;
+	a->shares[j->server].most = deliver.most;
 	job_start(j);
 	return 0;
 }
@@ -116,12 +118,13 @@ void job_start(struct job *j)
 		conn_take(h->idle, j);
 		return;
 	}
-	bool fresh = clock_mono_ms() < h->fresh_until_ms;
-	if (fresh && h->state == HOP_READY) {
+	bool fresh = clock_mono_ms() < h->fresh_until_ms || j->target_at > 0; /* what was begun with is gone through */
+	const struct lookup *l = &h->lookup;
+	if (fresh && l->state == LOOKUP_READY) {
 		conn_open(j);
-	} else if (fresh && h->state != HOP_UNKNOWN) {
-		bool failed = h->state == HOP_FAILED;
-		job_set_all(j, failed ? OUTCOME_FAILED : OUTCOME_DEFERRED, 0, span_of(h->enhanced), span_of(h->reason));
+	} else if (fresh && l->state != LOOKUP_NEW) {
+		bool failed = l->state == LOOKUP_FAILED;
+		job_set_all(j, failed ? OUTCOME_FAILED : OUTCOME_DEFERRED, 0, span_of(l->enhanced), span_of(l->reason));
 		job_finish(j, !failed);
 	} else {
 		j->next = h->waiting;
@@ -155,6 +158,22 @@ static void tell(struct job *j, bool down)
 		.peer = span_of(j->peer), .down = down, .total_ms = (uint32_t)(clock_mono_ms() - j->began_ms)}, -1);
 }
 
+/* One speaks for all that stand in line for a connection to a destination that is down. */
+static void finish_line(struct hop *h, const char *reason)
+{
+	struct job *list = h->ready;
+	h->ready = NULL;
+	h->ready_end = &h->ready;
+	while (list != NULL) {
+		struct job *j = list;
+		list = j->next;
+		j->next = NULL;
+		free(j->last_reason);
+		j->last_reason = span_dup(span_of(reason));
+		job_finish(j, true);
+	}
+}
+
 /* The verdict is kept until qmgr has written it down. */
 void job_finish(struct job *j, bool down)
 {
@@ -172,9 +191,14 @@ void job_finish(struct job *j, bool down)
 		(void)close(j->body_fd);
 		j->body_fd = -1;
 	}
-	if (j->hop != NULL)
-		hop_release(j->agent, j->hop);
+	struct hop *h = j->hop;
+	if (h != NULL && down && h->ready != NULL)
+		finish_line(h, j->last_reason == NULL ? "the destination is down" : j->last_reason);
+	if (h != NULL)
+		slot_free_job(j);
 	j->hop = NULL;
+	if (h != NULL)
+		hop_release(j->agent, h);
 	if (j->qmgr != NULL)
 		tell(j, down);
 }

@@ -74,20 +74,6 @@ static void stop(struct process *p, uint32_t grace_ms)
 	(void)event_base_once(p->base, -1, EV_TIMEOUT, on_grace_over, p, &tv);
 }
 
-static int collect_ports(const struct config *c, struct port_list *l)
-{
-	int error = 0;
-	for (size_t i = 0; i < c->servers_n && error == 0; i++) {
-		error = port_list_add(l, (uint16_t)c->servers[i].p.outbound_port);
-		for (size_t k = 0; k < c->servers[i].domains_n && error == 0; k++) {
-			struct nexthop n;
-			if (nexthop_parse(span_of(c->servers[i].domains[k].p.route), &n) == 0 && n.port != 0)
-				error = port_list_add(l, n.port);
-		}
-	}
-	return error;
-}
-
 int main(void)
 {
 	struct complaint why;
@@ -99,7 +85,10 @@ int main(void)
 	a->proc.linked = linked;
 	a->proc.stop = stop;
 	a->tls = tls_client_context(&why);
-	int error = a->tls == NULL ? ENOMEM : collect_ports(&a->proc.config, &ports);
+	a->shares = calloc(a->proc.config.servers_n, sizeof *a->shares);
+	int error = a->tls == NULL || a->shares == NULL ? ENOMEM : config_ports(&a->proc.config, &ports);
+	if (error == 0)
+		error = own_read(&a->own);
 	if (error == 0)
 		error = proc_confine(&a->proc, &rights, NULL, 0, &ports, &why);
 	free(ports.ports);

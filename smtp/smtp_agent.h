@@ -2,9 +2,9 @@
 #ifndef SMTP_SMTP_AGENT_H
 #define SMTP_SMTP_AGENT_H
 
-#include "dns/dns.h"
 #include "ipc/ipc.h"
 #include "log/log.h"
+#include "lookup/lookup.h"
 #include "proc/proc.h"
 #include "queuefile/queuefile.h"
 #include "schedule/schedule.h"
@@ -16,39 +16,32 @@
 
 enum {
 	REASON_MOST = 400,       /* of a peer's words: a verdict about all recipients fits into one packet */
-	HOP_BUCKETS = 1024, ADDRESSES_MOST = 20, INPUT_MOST = 64 * 1024, BLOCK = 64 * 1024,
+	HOP_BUCKETS = 1024, INPUT_MOST = 64 * 1024, BLOCK = 64 * 1024,
 	IDLE_MS = 5000,          /* a connection is kept for the next message */
 	DNS_LIMIT_MS = 30000, CACHE_MS = 60000, NO_TLS_MS = 600000,
+	NEXT_ADDRESS_MS = 250,   /* then the next address is tried beside the one before (RFC 8305 5) */
+	BROKEN_MS = 3600000,     /* a peer that breaks on an extension is spared it for so long */
 };
 
 enum { PEER_PIPELINING = 1, PEER_SIZE = 2, PEER_8BITMIME = 4, PEER_CHUNKING = 8, PEER_DSN = 16, PEER_STARTTLS = 32,
 	PEER_SMTPUTF8 = 64, PEER_BINARYMIME = 128 };
 
-struct target {
-	struct sockaddr_storage addr;
-	socklen_t addr_n;
-	char name[256];          /* of the host, for people */
-};
-
-/* A next hop: its addresses, its idle connections, who waits for a look-up. */
+/* A next hop: its addresses, its connections, who waits for either. */
 struct hop {
-	char *nexthop;
+	struct agent *agent;
+	char *nexthop, *domain;  /* the route's text; the section whose parameters hold, "" for the server's */
 	uint32_t server;
-	struct target *targets;
-	size_t targets_n;
-	bool resolving;
-	int64_t fresh_until_ms, no_tls_until_ms;
-	enum { HOP_UNKNOWN, HOP_READY, HOP_FAILED, HOP_DEFERRED } state;
-	char enhanced[12];
-	char *reason;
-	/* the look-up under way */
-	struct mx_host { uint32_t preference, order; char name[256]; } *hosts;
-	size_t hosts_n, host_at;
-	unsigned asking;         /* answers outstanding for the present host */
-	bool host_tempfail;
-	uint16_t port;
-	struct job *waiting;
+	const struct outbound_params *out; /* of configuration number generation */
+	uint32_t generation;
+	struct lookup lookup;
+	bool resolving, helo_only;
+	int64_t fresh_until_ms, no_tls_until_ms, no_pipelining_until_ms, no_chunking_until_ms;
+	struct job *waiting;     /* for the look-up */
+	struct job *ready, **ready_end; /* for a connection */
 	struct conn *idle;
+	size_t conns;            /* slots taken: connections, and jobs on the way to one */
+	size_t leaving;          /* of them, those that have said QUIT */
+	size_t allowed;          /* connections that qmgr wants, 0: as many as there are deliveries */
 	size_t users;
 	struct hop *next;
 };
@@ -78,7 +71,11 @@ struct job {
 	struct hop *hop;
 	size_t target_at;        /* next address to try */
 	bool reused;             /* on a connection that had carried mail before */
-	bool fresh_only, no_tls, connected;
+	bool fresh_only, connected;
+	bool heard;              /* a host answered: the fallback is out of the question */
+	bool slot;               /* holds one of its hop's connections, without having one yet */
+	struct conn *racing;     /* connections that are being made for it */
+	struct event *race;      /* the next address's turn */
 	char peer[400];
 	char *last_reason;
 	int64_t began_ms;
@@ -97,7 +94,8 @@ enum expected { EXPECT_MAIL, EXPECT_RCPT, EXPECT_DATA, EXPECT_DOT, EXPECT_RSET }
 struct conn {
 	struct agent *agent;
 	struct hop *hop;
-	struct target target;
+	struct lookup_target target;
+	size_t target_index;
 	int fd;
 	enum conn_state state;
 	struct event *readable, *writable, *timer;
@@ -116,11 +114,19 @@ struct conn {
 	uint64_t body_at;        /* content bytes put out so far */
 	int64_t messages;
 	bool stepping, closed;   /* closed while its replies are read: freed by the reading loop */
-	struct conn *next_idle;
+	bool slot, leaving;      /* counts among its hop's connections; has said QUIT */
+	struct conn *next_idle, *next_racing;
+};
+
+/* Connections of one server: qmgr says how many this agent may have. */
+struct share {
+	size_t conns, most;
 };
 
 struct agent {
 	struct process proc;
+	struct share *shares;    /* by server */
+	struct own_addresses own;
 	struct channel *resolver;
 	struct hop *hops[HOP_BUCKETS];
 	struct job *jobs;
@@ -141,6 +147,7 @@ static inline const struct server_params *agent_params(const struct agent *a, ui
 {
 	return &a->proc.config.servers[server].p;
 }
+const struct outbound_params *hop_out(struct hop *h);
 
 /* job.c */
 int job_on_deliver(struct channel *ch, struct message *m);
@@ -152,18 +159,27 @@ void job_set_all(struct job *j, uint32_t outcome, int code, struct span enhanced
 void job_finish(struct job *j, bool down);
 void job_start(struct job *j);
 /* hop.c */
-struct hop *hop_get(struct agent *a, uint32_t server, struct span nexthop);
+struct hop *hop_get(struct agent *a, uint32_t server, struct span nexthop, struct span domain);
 void hop_release(struct agent *a, struct hop *h);
 void hop_resolve(struct agent *a, struct hop *h);
 int hop_on_answer(struct channel *ch, struct message *m);
 void hop_resolver_gone(struct agent *a);
-void hop_remove_idle(struct conn *c);
+/* slots.c: how many connections a next hop may have */
+bool slot_take(struct job *j);           /* false: none is free, j waits in line for one */
+void slot_pass(struct job *j, struct conn *c); /* from the job to its connection */
+void slot_free_job(struct job *j);
+void slot_free(struct conn *c);
+void slot_leaving(struct conn *c);       /* it says QUIT: another may begin where only qmgr's wish bounds them */
+void slot_next(struct hop *h);           /* those in line have their turn */
+void slot_idle(struct conn *c);          /* the connection is free for the next message */
+void slot_remove_idle(struct conn *c);
 /* conn.c */
 void conn_open(struct job *j);                 /* to its next address */
 void conn_take(struct conn *c, struct job *j); /* an idle one */
 void conn_close(struct conn *c);
 void conn_arm(struct conn *c, int64_t seconds);
 void conn_flush(struct conn *c);               /* may close c */
+void conn_say_quit(struct conn *c);            /* may close c */
 void conn_state(struct conn *c, enum conn_state state, int64_t seconds);
 /* dialog.c */
 void dialog_input(struct conn *c);             /* complete lines are in c->in; may close c */

@@ -27,41 +27,66 @@ def swap(text, a, b):
 
 
 def mutants():
-    """(file, line number, what, new line)"""
+    """(file, line number, what, new lines from there on)"""
     for name in ("smtp/commands.def", "smtp/replies.def", "schedule/fates.def"):
         for n, line in enumerate((TREE / "common" / name).read_text().splitlines(), 1):
             if line.startswith("COMMAND("):
                 verb, phases, flags, source = re.match(r'COMMAND\((\w+), ([^,]+), ([^,]+), (".*")\)', line).groups()
-                yield name, n, "phases", f"COMMAND({verb}, ({phases}) ^ PHASE_RCPT, {flags}, {source})"
-                yield name, n, "start", f"COMMAND({verb}, ({phases}) ^ PHASE_START, {flags}, {source})"
+                yield name, n, "phases", [f"COMMAND({verb}, ({phases}) ^ PHASE_RCPT, {flags}, {source})"]
+                yield name, n, "start", [f"COMMAND({verb}, ({phases}) ^ PHASE_START, {flags}, {source})"]
                 for flag in ("FLUSH", "ALONE", "NOARG", "JUNK", "SWALLOW"):
-                    yield name, n, flag, f"COMMAND({verb}, {phases}, ({flags}) ^ CMD_{flag}, {source})"
+                    yield name, n, flag, [f"COMMAND({verb}, {phases}, ({flags}) ^ CMD_{flag}, {source})"]
             elif line.startswith("REPLY("):
                 head, code, rest = re.match(r"(REPLY\(\w+, )(\d+)(,.*)", line).groups()
-                yield name, n, "code", f"{head}{int(code) + 1}{rest}"
+                yield name, n, "code", [f"{head}{int(code) + 1}{rest}"]
                 if re.match(r', "\d', rest):
-                    yield name, n, "enhanced", head + code + re.sub(r'"(\d)\.(\d)\.(\d)', lambda m: f'"{m[1]}.{m[2]}.{(int(m[3]) + 1) % 10}', rest, count=1)
+                    yield name, n, "enhanced", [head + code + re.sub(r'"(\d)\.(\d)\.(\d)', lambda m: f'"{m[1]}.{m[2]}.{(int(m[3]) + 1) % 10}', rest, count=1)]
             elif line.startswith("REPLY_FATE("):
-                yield name, n, "row gone", ""
+                yield name, n, "row gone", [""]
                 fate = re.search(r"FATE_\w+", line[11:])[0]
                 for other in ("FATE_WAIT", "FATE_RETURN", "FATE_GO_ON", "FATE_TRY_NEXT", "FATE_DELIVERED"):
                     if other != fate:
-                        yield name, n, other[5:], line.replace(fate, other)
-    for n, line in enumerate((TREE / "common/route/route.c").read_text().splitlines(), 1):
-        if line.lstrip().startswith(("*", "/*", "#")):
-            continue
-        for a, b in (("==", "!="), ("&&", "||"), (" > ", " >= "), ("!=", "=="), ("return true", "return false"), ("!allowed", "allowed"),
-                     ("ROUTE_LOCAL", "ROUTE_NEXTHOP"), ("ROUTE_NEXTHOP", "ROUTE_LOCAL"), ("ROUTE_LITERAL", "ROUTE_NEXTHOP"), ("return d;", "return NULL;")):
-            new = swap(line, a, b)
-            if new is not None:
-                yield "route/route.c", n, f"{a.strip()} to {b.strip()}", new
+                        yield name, n, other[5:], [line.replace(fate, other)]
+    yield from rule_mutants("route/routes.def", "ROUTE", ("LOCAL", "NEXTHOP", "LITERAL"))
+    yield from rule_mutants("route/relays.def", "RELAY", ("yes", "no", "as_relay", "not_as_relay"))
+    for name in ("route/route.c", "route/relay.c", "lookup/lookup.c"):
+        for n, line in enumerate((TREE / "common" / name).read_text().splitlines(), 1):
+            if line.lstrip().startswith(("*", "/*", "#")) or "note(l" in line:
+                continue
+            for a, b in (("==", "!="), ("&&", "||"), (" > ", " >= "), ("!=", "=="), ("return true", "return false"), ("!open", "open"),
+                         ("return d;", "return NULL;"), ("for_good ?", "!for_good ?"), ("DNS_OK", "DNS_BOGUS"), ("true, \"5", "false, \"5"), ("false, \"4", "true, \"4")):
+                new = swap(line, a, b)
+                if new is not None:
+                    yield name, n, f"{a.strip()} to {b.strip()}", [new]
+
+
+def rule_mutants(name, macro, words):
+    """Of an ordered table of rules: each row's test, word and target changed, each row in the next one's place."""
+    lines = (TREE / "common" / name).read_text().splitlines()
+    rows = [n for n, line in enumerate(lines, 1) if line.startswith(macro + "(")]
+    tests = [re.match(r"\w+\(\w+, (\w+)", lines[n - 1])[1] for n in rows]
+    for i, n in enumerate(rows):
+        line = lines[n - 1]
+        other = tests[(i + 1) % len(tests)]
+        yield name, n, f"test {other}", [line.replace(tests[i], other, 1)]
+        word = re.match(r"\w+\(\w+, \w+, (\w+)", line)[1]
+        for w in words:
+            if w != word:
+                yield name, n, f"{word} to {w}", [re.sub(r"(, \w+, )" + word + ",", rf"\g<1>{w},", line, count=1)]
+        if macro == "ROUTE":
+            target = re.match(r"\w+\(\w+, \w+, \w+, (\w+)", line)[1]
+            for t in ("nowhere", "own_hosts", "domain_route", "smart", "own_then_smart"):
+                if t != target:
+                    yield name, n, f"{target} to {t}", [line.replace(f", {target},", f", {t},", 1)]
+        if i + 1 < len(rows):
+            yield name, n, "after the next", [lines[rows[i + 1] - 1], line]
 
 
 def run(tree, build):
     env = {**os.environ, "CK_FORK": "no", "CFLAGS": "-O0"}
     if subprocess.run(["make", "-s", "-C", str(tree), f"B={build}", *(f"{build}/tests/{t}" for t in ("unit", "replay-smtpd", "replay-smtp"))], capture_output=True, env=env).returncode:
         return "does not compile"
-    steps = [([f"{build}/tests/unit"], {"CK_RUN_SUITE": suite}) for suite in ("smtp", "schedule", "route")]
+    steps = [([f"{build}/tests/unit"], {"CK_RUN_SUITE": suite}) for suite in ("smtp", "schedule", "route", "lookup")]
     steps += [([f"{build}/tests/replay-{side}", *sorted(map(str, (TREE / "tests/replay" / side).glob("*.rpl")))], {}) for side in ("smtpd", "smtp")]
     for command, more in steps:
         try:
@@ -88,7 +113,7 @@ def main():
             path = tree / "common" / name
             old = path.read_text()
             lines = old.splitlines()
-            lines[n - 1] = new
+            lines[n - 1:n - 1 + len(new)] = new
             path.write_text("\n".join(lines) + "\n")
             result = run(tree, build)
             path.write_text(old)

@@ -214,7 +214,7 @@ void channel_begin(struct channel *c, enum msg_type type, size_t *mark)
 	if (c->out_fds_n > 0) /* what carries a descriptor travels alone: simple and rare */
 		channel_flush(c);
 	*mark = c->out.n;
-	buffer_put_u32(&c->out, (uint32_t)type | 1u << 16);
+	buffer_put_u32(&c->out, (uint32_t)type | msg_version(type) << 16);
 	buffer_put_u32(&c->out, 0);
 }
 

@@ -47,6 +47,7 @@ struct message {
 #define SPAN(field)
 #include "ipc/messages.def"
 
+uint32_t msg_version(enum msg_type t);
 MUST_CHECK int msg_admit(uint32_t type, uint32_t version, size_t fds, enum role from, enum role to);
 const char *msg_name(enum msg_type t);
 

@@ -30,6 +30,11 @@ int msg_admit(uint32_t type, uint32_t version, size_t fds, enum role from, enum 
 	return (matrix[type].from & (unsigned)from) != 0 && (matrix[type].to & (unsigned)to) != 0 ? 0 : EPERM;
 }
 
+uint32_t msg_version(enum msg_type t)
+{
+	return matrix[t].version;
+}
+
 const char *msg_name(enum msg_type t)
 {
 	return t < MSG_COUNT ? matrix[t].name : "unknown";

@@ -275,10 +275,17 @@ int config_parse_snapshot(struct span text, struct config *out, struct complaint
 	return error;
 }
 
-static void put_settings(struct buffer *b, enum param_scope scope, const void *params)
+static bool is_set(const struct setting *list, const struct param_row *row)
+{
+	while (list != NULL && list->row != row)
+		list = list->next;
+	return list != NULL;
+}
+
+static void put_settings(struct buffer *b, enum param_scope scope, const struct setting *list, const void *params)
 {
 	for (size_t i = 0; i < param_rows_n; i++) {
-		if (param_rows[i].scope != scope)
+		if (param_rows[i].scope != scope || (param_rows[i].inherits != INHERITS_NOT && !is_set(list, &param_rows[i])))
 			continue;
 		buffer_printf(b, "%s=", param_rows[i].name);
 		param_format(b, &param_rows[i], params);
@@ -288,14 +295,14 @@ static void put_settings(struct buffer *b, enum param_scope scope, const void *p
 
 void config_put_snapshot(struct buffer *b, const struct config *c)
 {
-	put_settings(b, SCOPE_SERVICE, &c->service);
+	put_settings(b, SCOPE_SERVICE, c->settings, &c->service);
 	for (size_t i = 0; i < c->servers_n; i++) {
 		const struct server *s = &c->servers[i];
 		buffer_printf(b, "!server %s\n", s->name);
-		put_settings(b, SCOPE_SERVER, &s->p);
+		put_settings(b, SCOPE_SERVER, s->settings, &s->p);
 		for (size_t k = 0; k < s->domains_n; k++) {
 			buffer_printf(b, "[domain %s]\n", s->domains[k].name);
-			put_settings(b, SCOPE_DOMAIN, &s->domains[k].p);
+			put_settings(b, SCOPE_DOMAIN, s->domains[k].settings, &s->domains[k].p);
 		}
 	}
 }
@@ -304,6 +311,19 @@ void config_free(struct config *c)
 {
 	arena_free(&c->arena);
 	*c = (struct config){0};
+}
+
+const struct outbound_params *outbound_of(const struct server *s, const struct domain *d)
+{
+	return d != NULL && d->p.type == DOMAIN_REMOTE ? &d->p.out : &s->p.out;
+}
+
+const struct domain *server_domain(const struct server *s, struct span name)
+{
+	for (size_t i = 0; i < s->domains_n; i++)
+		if (span_case_is(name, s->domains[i].name))
+			return &s->domains[i];
+	return NULL;
 }
 
 struct server *config_server(const struct config *c, struct span name)

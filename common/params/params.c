@@ -4,16 +4,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SERVICE(kind, name) SCOPE_SERVICE, KIND_##kind, offsetof(struct service_params, name)
-#define SERVER(kind, name) SCOPE_SERVER, KIND_##kind, offsetof(struct server_params, name)
-#define DOMAIN(kind, name) SCOPE_DOMAIN, KIND_##kind, offsetof(struct domain_params, name)
 const struct param_row param_rows[] = {
+#define SERVICE(kind, name) SCOPE_SERVICE, INHERITS_NOT, KIND_##kind, offsetof(struct service_params, name)
+#define SERVER(kind, name) SCOPE_SERVER, INHERITS_NOT, KIND_##kind, offsetof(struct server_params, name)
+#define OUTBOUND(kind, name) SCOPE_SERVER, INHERITS_NOT, KIND_##kind, offsetof(struct server_params, out.name)
+#define LOCAL(kind, name) SCOPE_SERVER, INHERITS_NOT, KIND_##kind, offsetof(struct server_params, local.name)
+#define DOMAIN(kind, name) SCOPE_DOMAIN, INHERITS_NOT, KIND_##kind, offsetof(struct domain_params, name)
 #define PARAM(scope, kind, name, ...) {#name, scope(kind, name), __VA_ARGS__},
 #include "params/params.def"
-};
+/* and once more what a domain may have of its own */
 #undef SERVICE
 #undef SERVER
+#undef OUTBOUND
+#undef LOCAL
 #undef DOMAIN
+#define SERVICE(...)
+#define SERVER(...)
+#define DOMAIN(...)
+#define OUTBOUND(kind, name, ...) {#name, SCOPE_DOMAIN, INHERITS_OUTBOUND, KIND_##kind, offsetof(struct domain_params, out.name), __VA_ARGS__},
+#define LOCAL(kind, name, ...) {#name, SCOPE_DOMAIN, INHERITS_LOCAL, KIND_##kind, offsetof(struct domain_params, local.name), __VA_ARGS__},
+#define PARAM(scope, ...) scope(__VA_ARGS__)
+#include "params/params.def"
+#undef SERVICE
+#undef SERVER
+#undef OUTBOUND
+#undef LOCAL
+#undef DOMAIN
+};
 const size_t param_rows_n = COUNT_OF(param_rows);
 
 const struct param_row *param_find(struct span name, enum param_scope scope)
@@ -47,13 +64,15 @@ static int check_number(const struct param_row *row, struct span text, bool test
 	int64_t v = 0, min = row->min;
 	uint64_t u;
 	int error;
-	if (row->kind == KIND_TIME) {
+	bool is_time = row->kind == KIND_TIME || row->kind == KIND_TIME_LIMIT, takes_unlimited = row->max == INT64_MAX || row->kind == KIND_TIME_LIMIT;
+	if (takes_unlimited && span_is(text, "unlimited")) {
+		*out = PARAM_UNLIMITED;
+		return 0;
+	}
+	if (is_time) {
 		error = parse_duration(text, &v);
 		if (test_mode)
 			min = 1;
-	} else if (row->max == INT64_MAX && span_is(text, "unlimited")) {
-		*out = PARAM_UNLIMITED;
-		return 0;
 	} else if (row->kind == KIND_BYTES) {
 		error = parse_bytes(text, &v);
 	} else {
@@ -62,16 +81,16 @@ static int check_number(const struct param_row *row, struct span text, bool test
 	}
 	if (error == EINVAL && parse_u64(text, UINT64_MAX, &u) == 0)
 		complain(why, why->file, why->line, "%s: %.*s has no unit: write %.*s%s", row->name, SPAN_ARG(text), SPAN_ARG(text),
-			row->kind == KIND_TIME ? "m or s (units: s m h d w)" : "K or B (units: B K M G)");
+			is_time ? "m or s (units: s m h d w)" : "K or B (units: B K M G)");
 	else if (error == EINVAL)
 		complain(why, why->file, why->line, "%s: '%.*s' is no %s%s", row->name, SPAN_ARG(text),
-			row->kind == KIND_TIME ? "time such as 1h30m" : row->kind == KIND_BYTES ? "size such as 10M" : "number",
-			row->max == INT64_MAX ? " and not 'unlimited'" : "");
+			is_time ? "time such as 1h30m" : row->kind == KIND_BYTES ? "size such as 10M" : "number",
+			takes_unlimited ? " and not 'unlimited'" : "");
 	if (error == 0 && (v < min || v > row->max)) {
 		error = ERANGE;
 		struct buffer b;
 		buffer_init(&b, 200);
-		if (row->kind == KIND_TIME) {
+		if (is_time) {
 			format_duration(&b, min);
 			buffer_puts(&b, " to ");
 			format_duration(&b, row->max);
@@ -132,6 +151,21 @@ static bool clients_are_valid(struct span text)
 	return true;
 }
 
+static bool nexthops_are_valid(struct span text)
+{
+	struct nexthop h;
+	bool equal, bad = false;
+	while (nexthop_next(&text, &h, &equal, &bad))
+		;
+	return !bad;
+}
+
+static bool address_is_valid(struct span text)
+{
+	struct address a;
+	return address_parse(text, ADDRESS_UTF8, &a) == 0 && a.domain.n > 0;
+}
+
 static bool name_is_plain(struct span s)
 {
 	for (size_t i = 0; i < s.n; i++)
@@ -143,7 +177,6 @@ static bool name_is_plain(struct span s)
 /* What is wrong with a checked text, NULL: nothing. */
 static const char *text_fault(enum param_kind kind, struct span text)
 {
-	struct nexthop h;
 	switch (kind) {
 	case KIND_PATH:
 		return text.n > 0 && text.at[0] == '/' && text.n < 900 ? NULL : "an absolute path is needed";
@@ -153,13 +186,16 @@ static const char *text_fault(enum param_kind kind, struct span text)
 		return listen_is_valid(text) ? NULL : "write ADDR:PORT, [v6]:PORT or *:PORT";
 	case KIND_CLIENTS:
 		return clients_are_valid(text) ? NULL : "write addresses, ADDR/BITS or ADDR/MASK";
-	case KIND_NEXTHOP:
-		return text.n == 0 || nexthop_parse(text, &h) == 0 ? NULL : "write [ADDR], [NAME] or NAME, each with :PORT if wanted";
+	case KIND_NEXTHOPS:
+		return nexthops_are_valid(text) ? NULL : "write [ADDR], [NAME] or NAME, each with :PORT if wanted, several with commas, | between equals";
+	case KIND_ADDRESS:
+		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:
 		return name_is_plain(text) ? NULL : "a plain user or group name is needed";
 	case KIND_TEXT:
 	case KIND_COUNT:
 	case KIND_TIME:
+	case KIND_TIME_LIMIT:
 	case KIND_BYTES:
 	case KIND_WORD:
 		break;
@@ -182,6 +218,7 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 	switch (row->kind) {
 	case KIND_COUNT:
 	case KIND_TIME:
+	case KIND_TIME_LIMIT:
 	case KIND_BYTES:
 		error = check_number(row, s, test_mode, &number, why);
 		break;
@@ -189,7 +226,7 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 		error = check_word(row, s, &number, why);
 		break;
 	case KIND_TEXT: case KIND_PATH: case KIND_HOSTNAME: case KIND_LISTEN:
-	case KIND_CLIENTS: case KIND_NEXTHOP: case KIND_NAMES: {
+	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: {
 		const char *fault = text_fault(row->kind, s);
 		if (fault != NULL) {
 			complain(why, why->file, why->line, "%s: '%.*s': %s", row->name, SPAN_ARG(s), fault);
@@ -252,7 +289,7 @@ void param_format(struct buffer *b, const struct param_row *row, const void *par
 		buffer_put_span(b, word);
 	} else if (v == PARAM_UNLIMITED) {
 		buffer_puts(b, "unlimited");
-	} else if (row->kind == KIND_TIME) {
+	} else if (row->kind == KIND_TIME || row->kind == KIND_TIME_LIMIT) {
 		format_duration(b, v);
 	} else if (row->kind == KIND_BYTES) {
 		format_bytes(b, v);
@@ -261,16 +298,34 @@ void param_format(struct buffer *b, const struct param_row *row, const void *par
 	}
 }
 
+static void print_row(FILE *out, const struct param_row *r)
+{
+	(void)fprintf(out, ".TP\n.BR %s \" (default: %s)\"\n%s\n", r->name, r->standard[0] == '\0' ? "empty" : r->standard, r->text);
+	if (r->words[0] != '\0')
+		(void)fprintf(out, "One of: %s.\n", r->words);
+	(void)fprintf(out, "(%s)\n", r->source);
+}
+
+/* What a domain may have of its own is described with the server: here only its names. */
+static void print_inherited(FILE *out, enum param_inherits inherits, const char *what)
+{
+	(void)fprintf(out, ".PP\n%s may have its own", what);
+	const char *separator = "";
+	for (size_t i = 0; i < param_rows_n; i++)
+		if (param_rows[i].inherits == inherits) {
+			(void)fprintf(out, "%s\n.BR %s", separator, param_rows[i].name);
+			separator = " ,";
+		}
+	(void)fputs(" ;\nunset, the server's value holds.\n", out);
+}
+
 void params_print_man(FILE *out, enum param_scope scope)
 {
-	for (size_t i = 0; i < param_rows_n; i++) {
-		const struct param_row *r = &param_rows[i];
-		if (r->scope != scope)
-			continue;
-		(void)fprintf(out, ".TP\n.BR %s \" (default: %s)\"\n%s\n", r->name,
-			r->standard[0] == '\0' ? "empty" : r->standard, r->text);
-		if (r->words[0] != '\0')
-			(void)fprintf(out, "One of: %s.\n", r->words);
-		(void)fprintf(out, "(%s)\n", r->source);
+	for (size_t i = 0; i < param_rows_n; i++)
+		if (param_rows[i].scope == scope && param_rows[i].inherits == INHERITS_NOT)
+			print_row(out, &param_rows[i]);
+	if (scope == SCOPE_DOMAIN) {
+		print_inherited(out, INHERITS_OUTBOUND, "A remote domain");
+		print_inherited(out, INHERITS_LOCAL, "A local domain");
 	}
 }

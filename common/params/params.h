@@ -10,38 +10,70 @@
 #define PARAM_UNLIMITED INT64_MAX
 
 enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
-enum param_kind { KIND_COUNT, KIND_TIME, KIND_BYTES, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
-	KIND_CLIENTS, KIND_NEXTHOP, KIND_NAMES };
+/* TIME_LIMIT: a time that may be "unlimited". */
+enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
+	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS };
 
-typedef int64_t param_COUNT, param_TIME, param_BYTES, param_WORD;
-typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOP, *param_NAMES;
+typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORD;
+typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS;
 
-#define SERVICE(kind, name) param_##kind name;
-#define SERVER(kind, name)
-#define DOMAIN(kind, name)
+/* The rows of one scope become the fields of one struct. */
 #define PARAM(scope, kind, name, ...) scope(kind, name)
+#define FIELD(kind, name) param_##kind name;
+#define NONE(kind, name)
+#define SERVICE FIELD
+#define SERVER NONE
+#define OUTBOUND NONE
+#define LOCAL NONE
+#define DOMAIN NONE
 struct service_params {
 #include "params/params.def"
 };
 #undef SERVICE
+#undef OUTBOUND
+#define SERVICE NONE
+#define OUTBOUND FIELD
+#define PARAM(scope, kind, name, ...) scope(kind, name)
+/* Of a server; a remote domain may have its own. */
+struct outbound_params {
+#include "params/params.def"
+};
+#undef OUTBOUND
+#undef LOCAL
+#define OUTBOUND NONE
+#define LOCAL FIELD
+#define PARAM(scope, kind, name, ...) scope(kind, name)
+/* Of a server; a local domain may have its own. */
+struct local_params {
+#include "params/params.def"
+};
+#undef LOCAL
 #undef SERVER
-#define SERVICE(kind, name)
-#define SERVER(kind, name) param_##kind name;
+#define LOCAL NONE
+#define SERVER FIELD
 #define PARAM(scope, kind, name, ...) scope(kind, name)
 struct server_params {
 #include "params/params.def"
+	struct outbound_params out;
+	struct local_params local;
 };
 #undef SERVER
 #undef DOMAIN
-#define SERVER(kind, name)
-#define DOMAIN(kind, name) param_##kind name;
+#define SERVER NONE
+#define DOMAIN FIELD
 #define PARAM(scope, kind, name, ...) scope(kind, name)
 struct domain_params {
 #include "params/params.def"
+	struct outbound_params out;
+	struct local_params local;
 };
 #undef SERVICE
 #undef SERVER
+#undef OUTBOUND
+#undef LOCAL
 #undef DOMAIN
+#undef FIELD
+#undef NONE
 
 enum domain_type { DOMAIN_ALIAS, DOMAIN_REMOTE, DOMAIN_LOCAL };
 enum domain_relay { DOMAIN_RELAY_SERVER, DOMAIN_RELAY_YES, DOMAIN_RELAY_NEVER };
@@ -49,6 +81,7 @@ enum domain_relay { DOMAIN_RELAY_SERVER, DOMAIN_RELAY_YES, DOMAIN_RELAY_NEVER };
 struct param_row {
 	const char *name;
 	enum param_scope scope;
+	enum param_inherits { INHERITS_NOT, INHERITS_OUTBOUND, INHERITS_LOCAL } inherits; /* of a domain: unset, the server's value holds */
 	enum param_kind kind;
 	size_t offset;
 	const char *standard;
@@ -71,6 +104,7 @@ struct setting {
 
 struct domain {
 	const char *name; /* lower case, may begin with "*." */
+	bool has_own;     /* outbound parameters that are not the server's */
 	struct domain_params p;
 	struct setting *settings;
 	const char *file;
@@ -136,6 +170,8 @@ struct client_list {
 MUST_CHECK int client_list_parse(struct span text, struct client_list *out, struct span *bad);
 bool client_list_has(const struct client_list *l, const struct sockaddr *client);
 void client_list_free(struct client_list *l);
+/* "[192.0.2.1]", "[IPv6:2001:db8::1]", with or without brackets and "IPv6:". */
+MUST_CHECK int literal_to_sockaddr(struct span literal, uint16_t port, struct sockaddr_storage *out, socklen_t *n);
 MUST_CHECK int sockaddr_to_v6(const struct sockaddr *sa, unsigned char out[16]);
 
 enum nexthop_kind { NEXTHOP_ADDRESS, NEXTHOP_HOST, NEXTHOP_MX };
@@ -145,6 +181,20 @@ struct nexthop {
 	uint16_t port;    /* 0: not said */
 };
 MUST_CHECK int nexthop_parse(struct span text, struct nexthop *out);
+/* Each next hop of a NEXTHOPS text; *equal: as good as the one before it.  False at the end or (with *bad) at a bad one. */
+bool nexthop_next(struct span *rest, struct nexthop *out, bool *equal, bool *bad);
+struct port_list {
+	uint16_t *ports; /* the owner frees */
+	size_t n;
+};
+MUST_CHECK int port_list_add(struct port_list *l, uint16_t port); /* once; 0 or ENOMEM */
+bool port_list_has(const struct port_list *l, uint16_t port);
+/* Every port that the configuration's next hops and outbound_port parameters name.  0 or ENOMEM. */
+MUST_CHECK int config_ports(const struct config *c, struct port_list *l);
+
+/* The parameters that hold for mail to a remote domain; domain NULL: the server's. */
+const struct outbound_params *outbound_of(const struct server *s, const struct domain *d);
+const struct domain *server_domain(const struct server *s, struct span name); /* NULL: no such section */
 
 void params_print_man(FILE *out, enum param_scope scope);
 

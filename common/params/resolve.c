@@ -19,13 +19,20 @@ struct scope_view {
 	struct complaint *why;
 };
 
+static bool is_set(const struct setting *list, const struct param_row *row)
+{
+	while (list != NULL && list->row != row)
+		list = list->next;
+	return list != NULL;
+}
+
 /* The unexpanded text that $name stands for, NULL: no such name. */
 static const char *find_text(const struct scope_view *v, struct span name)
 {
 	const struct param_row *row;
 	if (v->server != NULL && span_is(name, "server_name"))
 		return v->server->name;
-	if (v->domain != NULL && (row = param_find(name, SCOPE_DOMAIN)) != NULL)
+	if (v->domain != NULL && (row = param_find(name, SCOPE_DOMAIN)) != NULL && (row->inherits == INHERITS_NOT || is_set(v->domain->settings, row)))
 		return setting_text(v->domain->settings, row);
 	if (v->server != NULL && (row = param_find(name, SCOPE_SERVER)) != NULL)
 		return setting_text(v->server->settings, row);
@@ -86,17 +93,41 @@ static int set_row(const struct scope_view *v, const struct param_row *row, cons
 	return error;
 }
 
+/* What a domain does not say holds as for its server. */
+static void inherit(const struct scope_view *v, const struct param_row *row)
+{
+	const struct param_row *above = param_find(span_of(row->name), SCOPE_SERVER);
+	size_t size = row->kind <= KIND_WORD ? sizeof(int64_t) : sizeof(const char *);
+	memcpy((char *)&v->domain->p + row->offset, (const char *)&v->server->p + above->offset, size);
+}
+
+static int check_own(const struct scope_view *v, const struct param_row *row)
+{
+	enum domain_type needed = row->inherits == INHERITS_OUTBOUND ? DOMAIN_REMOTE : DOMAIN_LOCAL;
+	v->domain->has_own = v->domain->has_own || row->inherits == INHERITS_OUTBOUND;
+	if (v->domain->p.type == (int64_t)needed)
+		return 0;
+	complain(v->why, v->domain->file, v->domain->line, "[domain %s]: %s needs type = %s", v->domain->name, row->name, needed == DOMAIN_REMOTE ? "remote" : "local");
+	return EINVAL;
+}
+
 static int set_scope(const struct scope_view *v, enum param_scope scope, const struct setting *list, void *params)
 {
 	for (size_t i = 0; i < param_rows_n; i++) {
 		const struct param_row *row = &param_rows[i];
 		if (row->scope != scope)
 			continue;
-		if (scope == SCOPE_DOMAIN && row->kind == KIND_WORD && setting_text(list, row)[0] == '\0') {
+		if (row->inherits != INHERITS_NOT && !is_set(list, row)) {
+			inherit(v, row);
+			continue;
+		}
+		if (scope == SCOPE_DOMAIN && row->inherits == INHERITS_NOT && row->kind == KIND_WORD && setting_text(list, row)[0] == '\0') {
 			complain(v->why, v->domain->file, v->domain->line, "[domain %s]: type is required: alias, remote or local", v->domain->name);
 			return EINVAL;
 		}
 		int error = set_row(v, row, list, params);
+		if (error == 0 && row->inherits != INHERITS_NOT)
+			error = check_own(v, row);
 		if (error != 0)
 			return error;
 	}
@@ -146,9 +177,14 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 		return EINVAL;
 	}
 	for (size_t i = 0; i < s->domains_n; i++) {
-		const struct domain *d = &s->domains[i];
+		struct domain *d = &s->domains[i];
+		d->has_own = d->has_own || d->p.ehlo == 0;
 		if (d->p.route[0] != '\0' && d->p.type != DOMAIN_REMOTE) {
 			complain(why, d->file, d->line, "[domain %s]: route needs type = remote", d->name);
+			return EINVAL;
+		}
+		if (d->p.ehlo == 0 && d->p.type != DOMAIN_REMOTE) {
+			complain(why, d->file, d->line, "[domain %s]: ehlo needs type = remote", d->name);
 			return EINVAL;
 		}
 		if (span_case_is(span_of(d->name), s->p.default_domain) && d->p.type == DOMAIN_REMOTE) {
@@ -221,7 +257,7 @@ void config_warnings(const struct config *c, void (*say)(void *, const char *), 
 			(void)snprintf(text, sizeof text, "server %s: relay = allow makes an open relay but for relay_exceptions", s->name);
 			say(context, text);
 		}
-		if (s->p.recipient_limit < 100) {
+		if (s->p.out.recipient_limit < 100) {
 			(void)snprintf(text, sizeof text, "server %s: recipient_limit is below the 100 of RFC 5321 4.5.3.1.8", s->name);
 			say(context, text);
 		}

@@ -23,11 +23,22 @@ static int parse_port(struct span s, uint16_t *out)
 	return 0;
 }
 
+static bool is_bare_v6(struct span text)
+{
+	char copy[64];
+	struct in6_addr addr;
+	return copy_text(text, copy, sizeof copy) && inet_pton(AF_INET6, copy, &addr) == 1;
+}
+
 /* "HOST:PORT" or "[HOST]:PORT" or either without a port; HOST keeps its brackets. */
 static int split_port(struct span text, struct span *host, uint16_t *port)
 {
 	size_t i = 0;
 	*port = 0;
+	if (is_bare_v6(text)) {
+		*host = text;
+		return 0;
+	}
 	if (text.n > 0 && text.at[0] == '[')
 		while (i < text.n && text.at[i] != ']')
 			i++;
@@ -126,6 +137,16 @@ int sockaddr_to_v6(const struct sockaddr *sa, unsigned char out[16])
 	return 0;
 }
 
+int literal_to_sockaddr(struct span literal, uint16_t port, struct sockaddr_storage *out, socklen_t *n)
+{
+	struct span inner = without_brackets(literal);
+	if (inner.n > 5 && span_case_eq((struct span){inner.at, 5}, SPAN_LIT("IPv6:"))) {
+		inner.at += 5;
+		inner.n -= 5;
+	}
+	return set_address(inner, port, out, n) ? 0 : EINVAL;
+}
+
 /* Leading one-bits of a mask; 129 when ones follow zeros. */
 static unsigned mask_bits(const unsigned char *mask, size_t n)
 {
@@ -219,13 +240,84 @@ int nexthop_parse(struct span text, struct nexthop *out)
 	if (split_port(text, &host, &h.port) != 0 || host.n == 0)
 		return EINVAL;
 	h.name = without_brackets(host);
-	bool bracketed = h.name.n != host.n;
-	if (bracketed && set_address(h.name, 0, &sa, &n))
-		h.kind = NEXTHOP_ADDRESS;
-	else if (!domain_is_valid(h.name, false))
+	bool bracketed = h.name.n != host.n, address = set_address(h.name, 0, &sa, &n);
+	if (!address && !domain_is_valid(h.name, false))
 		return EINVAL;
-	else
-		h.kind = bracketed ? NEXTHOP_HOST : NEXTHOP_MX;
+	h.kind = bracketed && address ? NEXTHOP_ADDRESS : bracketed ? NEXTHOP_HOST : NEXTHOP_MX;
 	*out = h;
 	return 0;
+}
+
+bool nexthop_next(struct span *rest, struct nexthop *out, bool *equal, bool *bad)
+{
+	*equal = *bad = false;
+	bool any = false;
+	while (rest->n > 0 && strchr(" \t,|", rest->at[0]) != NULL) {
+		any = any || rest->at[0] == ',' || rest->at[0] == '|';
+		*bad = *bad || (*equal && rest->at[0] == '|');
+		*equal = *equal || rest->at[0] == '|';
+		rest->at++;
+		rest->n--;
+	}
+	size_t n = 0;
+	while (n < rest->n && strchr(" \t,|", rest->at[n]) == NULL)
+		n++;
+	if (n == 0) {
+		*bad = *bad || any; /* a comma or bar with nothing behind it */
+		return false;
+	}
+	*bad = *bad || nexthop_parse((struct span){rest->at, n}, out) != 0;
+	rest->at += n;
+	rest->n -= n;
+	return !*bad;
+}
+
+int port_list_add(struct port_list *l, uint16_t port)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->ports[i] == port)
+			return 0;
+	uint16_t *more = realloc(l->ports, (l->n + 1) * sizeof *more);
+	if (more == NULL)
+		return ENOMEM;
+	l->ports = more;
+	more[l->n++] = port;
+	return 0;
+}
+
+bool port_list_has(const struct port_list *l, uint16_t port)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->ports[i] == port)
+			return true;
+	return false;
+}
+
+static int add_ports_of(const char *nexthops, struct port_list *l)
+{
+	struct span rest = span_of(nexthops);
+	struct nexthop n;
+	bool equal, bad;
+	int error = 0;
+	while (error == 0 && nexthop_next(&rest, &n, &equal, &bad))
+		if (n.port != 0)
+			error = port_list_add(l, n.port);
+	return error;
+}
+
+int config_ports(const struct config *c, struct port_list *l)
+{
+	int error = 0;
+	for (size_t i = 0; i < c->servers_n && error == 0; i++) {
+		const struct server *s = &c->servers[i];
+		error = port_list_add(l, (uint16_t)s->p.out.outbound_port);
+		if (error == 0)
+			error = add_ports_of(s->p.smart_host, l);
+		for (size_t k = 0; k < s->domains_n && error == 0; k++) {
+			error = add_ports_of(s->domains[k].p.route, l);
+			if (error == 0)
+				error = port_list_add(l, (uint16_t)s->domains[k].p.out.outbound_port);
+		}
+	}
+	return error;
 }

@@ -42,19 +42,6 @@ static uint64_t granted(unsigned rights, uint64_t all)
 	return r & all;
 }
 
-int port_list_add(struct port_list *l, uint16_t port)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->ports[i] == port)
-			return 0;
-	uint16_t *more = realloc(l->ports, (l->n + 1) * sizeof *more);
-	if (more == NULL)
-		return ENOMEM;
-	l->ports = more;
-	more[l->n++] = port;
-	return 0;
-}
-
 static int add_path(int ruleset, const struct path_rule *rule, uint64_t all)
 {
 	struct landlock_path_beneath_attr a = {.allowed_access = granted(rule->rights, all), .parent_fd = rule->dir_fd};

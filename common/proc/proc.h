@@ -68,11 +68,6 @@ struct path_rule {
 	int dir_fd;
 	unsigned rights; /* path_right bits */
 };
-struct port_list {
-	uint16_t *ports; /* the owner frees */
-	size_t n;
-};
-MUST_CHECK int port_list_add(struct port_list *l, uint16_t port); /* once; 0 or ENOMEM */
 /* Limits, user, no_new_privs, Landlock, seccomp: in this order.  0 or errno. */
 MUST_CHECK int proc_confine(struct process *p, const struct confinement *c, const struct path_rule *paths, size_t paths_n,
 	const struct port_list *ports, struct complaint *why);

@@ -2,18 +2,14 @@
 
 #include <string.h>
 
-const char *route_reason_text(enum route_reason r)
-{
-	static const char *const texts[] = {
-#define REASON(name, text) [ROUTE_BY_##name] = (text),
-		ROUTE_REASONS(REASON)
-#undef REASON
-	};
-	return r < ROUTE_REASON_COUNT ? texts[r] : "";
-}
+/* What the rules are asked about. */
+struct question {
+	const struct server *server;
+	const struct address *address;
+	const struct domain *section;
+};
 
-/* The section for a name: the exact one, else the wildcard with the longest match (MISSION E4). */
-static const struct domain *find_domain(const struct server *s, struct span name)
+const struct domain *route_section(const struct server *s, struct span name)
 {
 	const struct domain *best = NULL;
 	size_t best_n = 0;
@@ -34,50 +30,151 @@ static const struct domain *find_domain(const struct server *s, struct span name
 	return best;
 }
 
-void route_find(const struct server *s, const struct address *a, struct route *out)
+/* ---- tests of the rules ---- */
+
+static bool has_no_domain(const struct question *q)
 {
-	struct route r = {.kind = ROUTE_LOCAL, .nexthop = {"", 0}};
-	const struct domain *d;
-	if (a->domain.n == 0) {
-		r.reason = ROUTE_BY_NO_DOMAIN;
-	} else if (a->domain.at[0] == '[') {
-		r.kind = ROUTE_LITERAL;
-		r.reason = ROUTE_BY_LITERAL;
-		r.nexthop = a->domain;
-	} else if (span_case_is(a->domain, s->p.default_domain)) {
-		r.reason = ROUTE_BY_DEFAULT_DOMAIN;
-	} else if ((d = find_domain(s, a->domain)) == NULL) {
-		r.kind = ROUTE_NEXTHOP;
-		r.reason = ROUTE_BY_MX;
-		r.nexthop = a->domain;
-	} else if (d->p.type == DOMAIN_REMOTE) {
-		r.domain = d;
-		r.kind = ROUTE_NEXTHOP;
-		r.reason = d->p.route[0] != '\0' ? ROUTE_BY_REMOTE_ROUTE : ROUTE_BY_REMOTE_MX;
-		r.nexthop = d->p.route[0] != '\0' ? span_of(d->p.route) : a->domain;
-	} else {
-		r.domain = d;
-		r.reason = d->p.type == DOMAIN_ALIAS ? ROUTE_BY_ALIAS_DOMAIN : ROUTE_BY_LOCAL_DOMAIN;
-	}
-	*out = r;
+	return q->address->domain.n == 0;
 }
 
-bool relay_allows(const struct server *s, const struct client_list *exceptions, const struct sockaddr *client,
-	const struct route *r, enum relay_reason *why)
+static bool is_default_domain(const struct question *q)
 {
-	*why = RELAY_OWN_DOMAIN;
-	if (r->kind == ROUTE_LOCAL)
-		return true;
-	int64_t domain_rule = r->domain == NULL ? DOMAIN_RELAY_SERVER : r->domain->p.relay;
-	if (domain_rule != DOMAIN_RELAY_SERVER) {
-		*why = domain_rule == DOMAIN_RELAY_YES ? RELAY_DOMAIN_YES : RELAY_DOMAIN_NEVER;
-		return domain_rule == DOMAIN_RELAY_YES;
+	return span_case_is(q->address->domain, q->server->p.default_domain);
+}
+
+static bool is_literal(const struct question *q)
+{
+	return q->address->domain.n > 0 && q->address->domain.at[0] == '[';
+}
+
+/* postmaster@[192.0.2.1]: the address of a listener, at any port. */
+static bool is_own_literal(const struct question *q)
+{
+	struct span rest = span_of(q->server->p.listen);
+	struct endpoint e;
+	struct sockaddr_storage sa;
+	socklen_t n;
+	unsigned char own[16], asked[16];
+	bool bad;
+	if (!is_literal(q) || literal_to_sockaddr(q->address->domain, 0, &sa, &n) != 0 || sockaddr_to_v6((const struct sockaddr *)&sa, asked) != 0)
+		return false;
+	while (listen_next(&rest, &e, &bad))
+		if (!e.any && sockaddr_to_v6((const struct sockaddr *)&e.addr, own) == 0 && memcmp(own, asked, sizeof own) == 0)
+			return true;
+	return false;
+}
+
+static bool is_of_type(const struct question *q, enum domain_type type)
+{
+	return q->section != NULL && q->section->p.type == (int64_t)type;
+}
+
+static bool is_alias(const struct question *q)
+{
+	return is_of_type(q, DOMAIN_ALIAS);
+}
+
+static bool is_local(const struct question *q)
+{
+	return is_of_type(q, DOMAIN_LOCAL);
+}
+
+static bool is_remote(const struct question *q)
+{
+	return is_of_type(q, DOMAIN_REMOTE);
+}
+
+static bool has_route(const struct question *q)
+{
+	return is_remote(q) && q->section->p.route[0] != '\0';
+}
+
+static bool has_smart_host(const struct question *q)
+{
+	return q->server->p.smart_host[0] != '\0';
+}
+
+static bool goes_direct_first(const struct question *q)
+{
+	return has_smart_host(q) && q->server->p.smart_host_direct_first == 1;
+}
+
+static bool is_anything(const struct question *q)
+{
+	(void)q;
+	return true;
+}
+
+/* ---- targets ---- */
+
+static void nowhere(const struct question *q, struct route *r)
+{
+	(void)q;
+	r->nexthop = (struct span){"", 0};
+}
+
+static void own_hosts(const struct question *q, struct route *r)
+{
+	r->nexthop = q->address->domain;
+}
+
+static void domain_route(const struct question *q, struct route *r)
+{
+	r->nexthop = span_of(q->section->p.route);
+}
+
+static void smart(const struct question *q, struct route *r)
+{
+	r->nexthop = span_of(q->server->p.smart_host);
+}
+
+static void own_then_smart(const struct question *q, struct route *r)
+{
+	r->nexthop = q->address->domain;
+	r->fallback = span_of(q->server->p.smart_host);
+}
+
+static const struct rule {
+	bool (*test)(const struct question *);
+	enum route_kind kind;
+	void (*target)(const struct question *, struct route *);
+	const char *text;
+} rules[] = {
+#define ROUTE(name, test, kind, target, text) {test, ROUTE_##kind, target, text},
+#include "route/routes.def"
+};
+
+const char *route_reason_text(enum route_reason r)
+{
+	return r < ROUTE_REASON_COUNT ? rules[r].text : "";
+}
+
+void route_trace(const struct server *s, const struct address *a, struct route *out,
+	void (*step)(void *context, enum route_reason rule, bool fits), void *context)
+{
+	struct question q = {s, a, a->domain.n == 0 ? NULL : route_section(s, a->domain)};
+	for (size_t i = 0; i < COUNT_OF(rules); i++) {
+		bool fits = rules[i].test(&q);
+		if (step != NULL)
+			step(context, (enum route_reason)i, fits);
+		if (!fits)
+			continue;
+		*out = (struct route){.kind = rules[i].kind, .reason = (enum route_reason)i, .domain = q.section, .fallback = {"", 0}};
+		rules[i].target(&q, out);
+		return;
 	}
-	bool allowed = s->p.relay == 1;
-	*why = RELAY_DEFAULT;
-	if (client != NULL && client_list_has(exceptions, client)) {
-		*why = RELAY_LISTED;
-		return !allowed;
-	}
-	return allowed;
+}
+
+void route_find(const struct server *s, const struct address *a, struct route *out)
+{
+	route_trace(s, a, out, NULL, NULL);
+}
+
+void route_put_text(struct buffer *b, const struct route *r)
+{
+	buffer_put_span(b, r->nexthop);
+	if (r->fallback.n == 0)
+		return;
+	buffer_putc(b, ';');
+	buffer_put_span(b, r->fallback);
 }

@@ -7,19 +7,9 @@
 #include "smtp/smtp.h"
 
 enum route_kind { ROUTE_LOCAL, ROUTE_NEXTHOP, ROUTE_LITERAL };
-#define ROUTE_REASONS(X) \
-	X(NO_DOMAIN, "no domain: taken as the default domain's") \
-	X(DEFAULT_DOMAIN, "the default domain") \
-	X(ALIAS_DOMAIN, "an alias domain") \
-	X(LOCAL_DOMAIN, "a local domain") \
-	X(REMOTE_ROUTE, "a remote domain with a route") \
-	X(REMOTE_MX, "a remote domain without a route: its MX") \
-	X(LITERAL, "an address literal") \
-	X(MX, "no rule: the domain's MX")
 enum route_reason {
-#define REASON(name, text) ROUTE_BY_##name,
-	ROUTE_REASONS(REASON)
-#undef REASON
+#define ROUTE(name, ...) ROUTE_BY_##name,
+#include "route/routes.def"
 	ROUTE_REASON_COUNT
 };
 const char *route_reason_text(enum route_reason r);
@@ -27,13 +17,26 @@ const char *route_reason_text(enum route_reason r);
 struct route {
 	enum route_kind kind;
 	enum route_reason reason;
-	const struct domain *domain; /* the section that decided, NULL: none */
-	struct span nexthop;         /* in the forms of MISSION 0; empty for local */
+	const struct domain *domain; /* the section for the address's domain, NULL: none */
+	struct span nexthop;         /* next hops in the forms of MISSION 0; empty for local */
+	struct span fallback;        /* next hops for when none of nexthop's can be reached or looked up; empty: none */
 };
 /* Spans of *out point into the configuration or into a. */
 void route_find(const struct server *s, const struct address *a, struct route *out);
+/* The same; step is told each rule that was tried, and whether it fits. */
+void route_trace(const struct server *s, const struct address *a, struct route *out,
+	void (*step)(void *context, enum route_reason rule, bool fits), void *context);
+/* The section for a name: the exact one, else the wildcard with the longest match (MISSION E4). NULL: none. */
+const struct domain *route_section(const struct server *s, struct span name);
+/* One text for a route: "NEXTHOPS" or "NEXTHOPS;FALLBACK".  Equal texts and sections are one destination. */
+void route_put_text(struct buffer *b, const struct route *r);
 
-enum relay_reason { RELAY_OWN_DOMAIN, RELAY_DOMAIN_YES, RELAY_DOMAIN_NEVER, RELAY_LISTED, RELAY_DEFAULT };
+enum relay_reason {
+#define RELAY(name, ...) RELAY_##name,
+#include "route/relays.def"
+	RELAY_REASON_COUNT
+};
+const char *relay_reason_text(enum relay_reason r);
 /* MISSION C5: the first rule that fits.  client NULL: none (local origin). */
 bool relay_allows(const struct server *s, const struct client_list *exceptions, const struct sockaddr *client,
 	const struct route *r, enum relay_reason *why);

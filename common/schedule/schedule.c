@@ -1,7 +1,7 @@
 #include "schedule/schedule.h"
 
 /* The intervals add up, each after the one before (MISSION D1). */
-int64_t schedule_offset(const struct server_params *p, uint64_t n)
+int64_t schedule_offset(const struct outbound_params *p, uint64_t n)
 {
 	const int64_t first[] = {p->retry_first, p->retry_second, p->retry_third};
 	int64_t sum = 0;
@@ -16,7 +16,7 @@ int64_t schedule_offset(const struct server_params *p, uint64_t n)
 	return sum;
 }
 
-uint64_t schedule_next(const struct server_params *p, int64_t age, int64_t *offset)
+uint64_t schedule_next(const struct outbound_params *p, int64_t age, int64_t *offset)
 {
 	uint64_t n = 1;
 	int64_t third = schedule_offset(p, 3);
@@ -28,14 +28,14 @@ uint64_t schedule_next(const struct server_params *p, int64_t age, int64_t *offs
 	return n;
 }
 
-int64_t schedule_expiry(const struct server_params *p, bool local)
+int64_t schedule_expiry(const struct server_params *p, const struct outbound_params *out, bool local)
 {
-	return local ? p->local_expiry : p->expiry;
+	return local ? p->local_expiry : out->expiry;
 }
 
-int64_t schedule_delay_notice(const struct server_params *p, bool local)
+int64_t schedule_delay_notice(const struct server_params *p, const struct outbound_params *out, bool local)
 {
-	return local ? p->local_delay_notification : p->delay_notification;
+	return local ? p->local_delay_notification : out->delay_notification;
 }
 
 enum reply_fate fate_of_reply(enum smtp_stage stage, int code)

@@ -6,11 +6,12 @@
 #include "params/params.h"
 
 /* Seconds from arrival to the attempt number n (0 is the first): 0, 15, 45, 105, 345 ... minutes by default. */
-int64_t schedule_offset(const struct server_params *p, uint64_t n);
+int64_t schedule_offset(const struct outbound_params *p, uint64_t n);
 /* The first attempt that lies after age (seconds since arrival): its number, *offset its time after arrival. */
-uint64_t schedule_next(const struct server_params *p, int64_t age, int64_t *offset);
-int64_t schedule_expiry(const struct server_params *p, bool local);
-int64_t schedule_delay_notice(const struct server_params *p, bool local);
+uint64_t schedule_next(const struct outbound_params *p, int64_t age, int64_t *offset);
+/* out: the parameters of the recipient's domain; local mail has the server's local_ ones. */
+int64_t schedule_expiry(const struct server_params *p, const struct outbound_params *out, bool local);
+int64_t schedule_delay_notice(const struct server_params *p, const struct outbound_params *out, bool local);
 
 /* What becomes of a recipient after the reply to one command; the table is common/schedule/fates.def. */
 enum smtp_stage { STAGE_CONNECT = 1, STAGE_GREETING = 2, STAGE_HELO = 4, STAGE_MAIL = 8, STAGE_RCPT = 16, STAGE_DATA = 32, STAGE_DOT = 64,

@@ -57,8 +57,8 @@ static void cmd_EHLO(struct session *s, struct span args)
 	for (size_t i = 0; i < COUNT_OF(extensions); i++)
 		if (extensions[i].offered(s))
 			buffer_printf(&s->out, "250-%s\r\n", extensions[i].word);
-	if (p->recipient_limit != PARAM_UNLIMITED) /* RFC 9422 */
-		buffer_printf(&s->out, "250-LIMITS RCPTMAX=%lld\r\n", (long long)p->recipient_limit);
+	if (p->out.recipient_limit != PARAM_UNLIMITED) /* RFC 9422 */
+		buffer_printf(&s->out, "250-LIMITS RCPTMAX=%lld\r\n", (long long)p->out.recipient_limit);
 	if (p->message_size_limit == PARAM_UNLIMITED)
 		buffer_puts(&s->out, "250 SIZE 0\r\n"); /* RFC 1870 4 (2): no fixed limit */
 	else

@@ -87,7 +87,7 @@ enum reply mail_recipient(struct session *s, struct span args)
 	if (reply != REPLY_RCPT_OK)
 		return reply;
 	size_t bytes = r.recipient.local.n + r.recipient.domain.n + r.orcpt.n + 32;
-	if ((int64_t)t->rcpts_n >= server->p.recipient_limit || t->rcpts_bytes + bytes > ENVELOPE_LIMIT)
+	if ((int64_t)t->rcpts_n >= server->p.out.recipient_limit || t->rcpts_bytes + bytes > ENVELOPE_LIMIT)
 		return REPLY_RCPT_LIMIT;
 	route_find(server, &r.recipient, &route);
 	if (!relay_allows(server, &s->worker->servers[s->server].relay_exceptions, (struct sockaddr *)&s->client, &route, &why))

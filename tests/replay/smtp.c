@@ -296,7 +296,8 @@ static void run_qmgr(struct replay *r, struct span args)
 struct order {
 	struct envelope e;
 	struct envelope_rcpt rcpts[WORDS_MOST];
-	struct span nexthop;
+	struct span nexthop, domain;
+	uint32_t connections;
 	bool file;
 	uint64_t extra; /* bytes that stand behind the content */
 };
@@ -358,6 +359,10 @@ static void read_order(struct replay *r, struct span args, struct order *o)
 			read_rcpt(o, value);
 		else if (take_key(word, "nexthop=", &value))
 			o->nexthop = value;
+		else if (take_key(word, "domain=", &value))
+			o->domain = value;
+		else if (take_key(word, "connections=", &value))
+			o->connections = value.n == 1 ? (uint32_t)(value.at[0] - '0') : 0;
 		else if (take_key(word, "envid=", &value))
 			o->e.envid = value;
 		else if (take_key(word, "ret=", &value))
@@ -378,7 +383,7 @@ static int body_file(void)
 	return fd;
 }
 
-/* job from=<a@x> to=<b@y>[,NEVER,...] ... [nexthop=N] [ret= envid= 8bit utf8 binary file] */
+/* job from=<a@x> to=<b@y>[,NEVER,...] ... [nexthop=N] [domain=N] [connections=N] [ret= envid= 8bit utf8 binary file] */
 static void run_job(struct replay *r, struct span args)
 {
 	struct order o = {.nexthop = SPAN_LIT("[192.0.2.1]:25")};
@@ -393,8 +398,8 @@ static void run_job(struct replay *r, struct span args)
 	envelope_put(envelope, &o.e);
 	for (uint32_t i = 0; i < o.e.rcpts_n; i++)
 		buffer_put_u32(&indexes, i);
-	send_deliver(side.qmgr, (struct msg_deliver){.delivery = side.deliveries, .id = qid_span(&id), .connections = 1, .nexthop = o.nexthop,
-		.domain = SPAN_LIT("dest.test"), .envelope = buffer_span(envelope), .indexes = buffer_span(&indexes),
+	send_deliver(side.qmgr, (struct msg_deliver){.delivery = side.deliveries, .id = qid_span(&id), .connections = o.connections, .nexthop = o.nexthop,
+		.domain = o.domain, .envelope = buffer_span(envelope), .indexes = buffer_span(&indexes),
 		.content = o.file ? (struct span){"", 0} : buffer_span(&side.content)}, o.file ? body_file() : -1);
 	buffer_free(&indexes);
 	replay_settle(r);
@@ -455,6 +460,7 @@ static void begin(struct replay *r)
 	qid_suffix(1, 1, 1, side.ids.suffix);
 	a->proc.base = r->base;
 	a->proc.config = r->config;
+	a->shares = calloc(1, sizeof *a->shares);
 	a->tls = tls_client_context(&why);
 	side.qmgr_near = link_to(r, R_QMGR, &side.qmgr);
 	a->resolver = link_to(r, R_RESOLVER, &side.resolver);

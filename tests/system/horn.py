@@ -222,7 +222,7 @@ class Sink:
     """An SMTP server for tests.  answer(stage, text, count) may change a reply: a string, None for
     the usual one, or "close"."""
 
-    def __init__(self, answer=None, extensions=("PIPELINING", "8BITMIME", "SIZE 100000000"), port=0):
+    def __init__(self, answer=None, extensions=("PIPELINING", "8BITMIME", "SIZE 100000000"), port=0, host="127.0.0.1"):
         self.answer = answer or (lambda *a: None)
         self.extensions = extensions
         self.messages = []
@@ -231,7 +231,7 @@ class Sink:
         self.connections = 0
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("127.0.0.1", port))
+        self.listener.bind((host, port))
         self.port = self.listener.getsockname()[1]
         self.listener.listen(500)
         self.open = True

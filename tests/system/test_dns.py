@@ -1,13 +1,8 @@
 """MX look-ups against NSD: order, fail-over, null MX, no such domain, loops, DNSSEC good and bogus."""
-import os
-import pathlib
-import pwd
-import shutil
-import subprocess
-import tempfile
 import unittest
 
-from horn import TMP, Horn, Sink, free_port, wait_for
+from horn import Sink, free_port, wait_for
+from nsd import Zone
 
 TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
 ZONE = """$ORIGIN horntest.
@@ -29,51 +24,8 @@ never A 127.0.0.3
 """
 
 
-class Dns(unittest.TestCase):
-    """Signed by ldns; NSD on a port of loopback; the resolver asks it and validates."""
-
-    def setUp(self):
-        for program in ("nsd", "ldns-keygen", "ldns-signzone"):
-            if not shutil.which(program) and not pathlib.Path("/usr/sbin", program).exists():
-                self.fail(f"{program} is missing; make setup check brings it")
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="dns-", dir=TMP))
-        os.chmod(self.dir, 0o755)
-        self.port = free_port()
-        (self.dir / "zone").write_text(ZONE)
-        key = subprocess.run(["ldns-keygen", "-a", "ECDSAP256SHA256", "-k", "horntest"], cwd=self.dir, capture_output=True, check=True, text=True).stdout.strip()
-        subprocess.run(["ldns-signzone", "-n", "zone", key], cwd=self.dir, check=True, capture_output=True)
-        self.anchor = self.dir / f"{key}.key"
-
-    def serve(self, zone):
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        (self.dir / "nsd.conf").write_text(f"""server:
-  ip-address: 127.0.0.1@{self.port}
-  username: {user}
-  chroot: ""
-  zonesdir: {self.dir}
-  pidfile: {self.dir}/pid
-  database: ""
-  xfrdfile: {self.dir}/xfrd
-  zonelistfile: {self.dir}/zonelist
-  server-count: 1
-remote-control:
-  control-enable: no
-zone:
-  name: horntest
-  zonefile: {zone}
-""")
-        nsd = shutil.which("nsd") or "/usr/sbin/nsd"
-        self.nsd = subprocess.Popen([nsd, "-d", "-c", self.dir / "nsd.conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(self.end)
-
-    def end(self):
-        self.nsd.terminate()
-        self.nsd.wait()
-        shutil.rmtree(self.dir, ignore_errors=True)
-
-    def horn(self, sink, *service):
-        return Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{self.port}", f"dns_trust_anchor_file={self.anchor}", *service],
-                    [f"outbound_port={sink.port}", "relay_exceptions=127.0.0.1", "outbound_connect_timeout=2s", "destination_probe=1s"])
+class Dns(Zone):
+    zone = ZONE
 
     def test_each_kind_of_answer(self):
         self.serve("zone.signed")

@@ -84,7 +84,7 @@ class Path(unittest.TestCase):
         with Horn(domains=[("never.example", "type=remote", "relay=never"), ("server.example", "type=remote")]) as h, h.client() as c:
             c.ask("EHLO c.example")
             c.ask("MAIL FROM:<a@example.org>")
-            for domain in ("elsewhere.example", "never.example", "server.example", "[127.0.0.1]"):
+            for domain in ("elsewhere.example", "never.example", "server.example", "[127.0.0.2]"):
                 self.assertTrue(c.ask(f"RCPT TO:<b@{domain}>").startswith("550 5.7.1"), domain)
             self.assertTrue(c.ask("RCPT TO:<postmaster>").startswith("250"))
         with Horn(server=["relay_exceptions=127.0.0.0/255.0.0.0"], domains=[("never.example", "type=remote", "relay=never")]) as h, h.client() as c:

@@ -4,52 +4,122 @@
 
 #include <string.h>
 
-static const char snapshot[] = "!server default\nfqdn=mx.own.example\ndefault_domain=own.example\nrelay_exceptions=192.0.2.0/24\n"
-	"[domain alias.example]\ntype=alias\n[domain local.example]\ntype=local\n"
-	"[domain routed.example]\ntype=remote\nroute=[192.0.2.9]:2525\nrelay=yes\n[domain plain.example]\ntype=remote\n"
+/* One server, with what a case adds to it. */
+static const char head[] = "!server default\nfqdn=mx.own.example\ndefault_domain=own.example\nlisten=192.0.2.25:25 [2001:db8::25]:25 *:587\nrelay_exceptions=192.0.2.0/24\n";
+static const char tail[] = "[domain alias.example]\ntype=alias\n[domain local.example]\ntype=local\n"
+	"[domain routed.example]\ntype=remote\nroute=[192.0.2.9]:2525, b.example | c.example\nrelay=yes\n[domain plain.example]\ntype=remote\n"
 	"[domain closed.example]\ntype=remote\nrelay=never\n"
-	"[domain *.wild.example]\ntype=remote\nroute=one.example\n[domain *.deep.wild.example]\ntype=local\n";
+	"[domain *.wild.example]\ntype=remote\nroute=one.example\n[domain *.deep.wild.example]\ntype=local\n[domain exact.wild.example]\ntype=alias\n";
+static const char smart[] = "smart_host=smart.example:587\n", direct[] = "smart_host=smart.example:587\nsmart_host_direct_first=yes\n";
 
-static const struct { const char *address; enum route_kind kind; enum route_reason reason; const char *nexthop; bool listed, other; } routes[] = {
-	{"postmaster", ROUTE_LOCAL, ROUTE_BY_NO_DOMAIN, "", true, true},
-	{"a@OWN.example", ROUTE_LOCAL, ROUTE_BY_DEFAULT_DOMAIN, "", true, true},
-	{"a@alias.example", ROUTE_LOCAL, ROUTE_BY_ALIAS_DOMAIN, "", true, true},
-	{"a@local.example", ROUTE_LOCAL, ROUTE_BY_LOCAL_DOMAIN, "", true, true},
-	{"a@routed.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_ROUTE, "[192.0.2.9]:2525", true, true},
-	{"a@plain.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_MX, "plain.example", true, false},
-	{"a@closed.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_MX, "closed.example", false, false},
-	{"a@x.wild.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_ROUTE, "one.example", true, false},
-	{"a@x.deep.wild.example", ROUTE_LOCAL, ROUTE_BY_LOCAL_DOMAIN, "", true, true}, /* the longest match wins */
-	{"a@wild.example", ROUTE_NEXTHOP, ROUTE_BY_MX, "wild.example", true, false},   /* below it, not itself */
-	{"a@[198.51.100.1]", ROUTE_LITERAL, ROUTE_BY_LITERAL, "[198.51.100.1]", true, false},
-	{"a@else.example", ROUTE_NEXTHOP, ROUTE_BY_MX, "else.example", true, false},
+/* Each case names the rule that it is about. */
+static const struct {
+	const char *rule, *more, *address;
+	enum route_kind kind;
+	enum route_reason reason;
+	const char *text, *section;
+} routes[] = {
+	{"no domain: the default domain's", "", "postmaster", ROUTE_LOCAL, ROUTE_BY_NO_DOMAIN, "", ""},
+	{"no domain goes before the smart host", smart, "postmaster", ROUTE_LOCAL, ROUTE_BY_NO_DOMAIN, "", ""},
+	{"the default domain, in any case", "", "a@OWN.example", ROUTE_LOCAL, ROUTE_BY_DEFAULT_DOMAIN, "", ""},
+	{"a name below the default domain is not it", "", "a@x.own.example", ROUTE_NEXTHOP, ROUTE_BY_MX, "x.own.example", ""},
+	{"the default domain goes before the smart host", smart, "a@own.example", ROUTE_LOCAL, ROUTE_BY_DEFAULT_DOMAIN, "", ""},
+	{"an address of a listener is this server", "", "postmaster@[192.0.2.25]", ROUTE_LOCAL, ROUTE_BY_OWN_LITERAL, "", ""},
+	{"so is one of IPv6", "", "postmaster@[IPv6:2001:db8:0::25]", ROUTE_LOCAL, ROUTE_BY_OWN_LITERAL, "", ""},
+	{"and it goes before the smart host", smart, "postmaster@[192.0.2.25]", ROUTE_LOCAL, ROUTE_BY_OWN_LITERAL, "", ""},
+	{"another address is a literal", "", "a@[192.0.2.26]", ROUTE_LITERAL, ROUTE_BY_LITERAL, "[192.0.2.26]", ""},
+	{"an alias domain is local", "", "a@alias.example", ROUTE_LOCAL, ROUTE_BY_ALIAS_DOMAIN, "", "alias.example"},
+	{"an alias domain goes before the smart host", direct, "a@alias.example", ROUTE_LOCAL, ROUTE_BY_ALIAS_DOMAIN, "", "alias.example"},
+	{"a local domain is local", "", "a@local.example", ROUTE_LOCAL, ROUTE_BY_LOCAL_DOMAIN, "", "local.example"},
+	{"a local domain goes before the smart host", smart, "a@local.example", ROUTE_LOCAL, ROUTE_BY_LOCAL_DOMAIN, "", "local.example"},
+	{"a remote domain's route, whole", "", "a@routed.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_ROUTE, "[192.0.2.9]:2525, b.example | c.example", "routed.example"},
+	{"a route overrides the smart host", smart, "a@routed.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_ROUTE, "[192.0.2.9]:2525, b.example | c.example", "routed.example"},
+	{"and the smart host after the direct way", direct, "a@routed.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_ROUTE, "[192.0.2.9]:2525, b.example | c.example", "routed.example"},
+	{"a remote domain without a route: MX", "", "a@plain.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_MX, "plain.example", "plain.example"},
+	{"a remote domain without a route: the smart host", smart, "a@plain.example", ROUTE_NEXTHOP, ROUTE_BY_SMART_HOST, "smart.example:587", "plain.example"},
+	{"a wildcard: all below it", "", "a@x.y.wild.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_ROUTE, "one.example", "*.wild.example"},
+	{"a wildcard's route goes before the smart host", smart, "a@x.wild.example", ROUTE_NEXTHOP, ROUTE_BY_REMOTE_ROUTE, "one.example", "*.wild.example"},
+	{"a wildcard is not the name itself", "", "a@wild.example", ROUTE_NEXTHOP, ROUTE_BY_MX, "wild.example", ""},
+	{"the longest wildcard wins", "", "a@x.deep.wild.example", ROUTE_LOCAL, ROUTE_BY_LOCAL_DOMAIN, "", "*.deep.wild.example"},
+	{"an exact name wins over a wildcard", "", "a@exact.wild.example", ROUTE_LOCAL, ROUTE_BY_ALIAS_DOMAIN, "", "exact.wild.example"},
+	{"anything else: MX", "", "a@else.example", ROUTE_NEXTHOP, ROUTE_BY_MX, "else.example", ""},
+	{"anything else: the smart host", smart, "a@else.example", ROUTE_NEXTHOP, ROUTE_BY_SMART_HOST, "smart.example:587", ""},
+	{"direct first: own hosts, then the smart host", direct, "a@else.example", ROUTE_NEXTHOP, ROUTE_BY_SMART_HOST_LAST, "else.example;smart.example:587", ""},
+	{"direct first without a smart host is MX", "smart_host_direct_first=yes\n", "a@else.example", ROUTE_NEXTHOP, ROUTE_BY_MX, "else.example", ""},
+	{"a literal goes to the smart host too", smart, "a@[198.51.100.1]", ROUTE_NEXTHOP, ROUTE_BY_SMART_HOST, "smart.example:587", ""},
+	{"a literal, the smart host last", direct, "a@[198.51.100.1]", ROUTE_NEXTHOP, ROUTE_BY_SMART_HOST_LAST, "[198.51.100.1];smart.example:587", ""},
 };
 
-START_TEST(each_rule_of_routing_and_relaying)
+static void parse_with(const char *more, struct config *c)
+{
+	struct complaint why;
+	char text[4000];
+	(void)snprintf(text, sizeof text, "%s%s%s", head, more, tail);
+	ck_assert_msg(config_parse_snapshot(span_of(text), c, &why) == 0, "%s", why.reason);
+}
+
+static void count_step(void *context, enum route_reason rule, bool fits)
+{
+	int *last = context;
+	ck_assert_int_eq((int)rule, *last + 1); /* each in its order, none left out */
+	*last = (int)rule;
+	ck_assert(!fits || rule < ROUTE_REASON_COUNT);
+}
+
+START_TEST(each_rule_of_routing)
 {
 	struct config c;
-	struct complaint why;
+	struct address a;
+	struct route r;
+	struct buffer text;
+	int last = -1;
+	const char *rule = routes[_i].rule;
+	parse_with(routes[_i].more, &c);
+	ck_assert_int_eq(address_parse(span_of(routes[_i].address), ADDRESS_NO_DOMAIN, &a), 0);
+	route_trace(&c.servers[0], &a, &r, count_step, &last);
+	buffer_init(&text, 1000);
+	route_put_text(&text, &r);
+	ck_assert_msg(r.kind == routes[_i].kind, "%s", rule);
+	ck_assert_msg(r.reason == routes[_i].reason && last == (int)r.reason, "%s: %s", rule, route_reason_text(r.reason));
+	ck_assert_msg(strcmp(buffer_cstr(&text), routes[_i].text) == 0, "%s: %s", rule, buffer_cstr(&text));
+	ck_assert_msg(strcmp(r.domain == NULL ? "" : r.domain->name, routes[_i].section) == 0, "%s", rule);
+	buffer_free(&text);
+	config_free(&c);
+}
+END_TEST
+
+/* Who may relay: in: a client of relay_exceptions, out: any other, local: no client. */
+static const struct {
+	const char *rule, *more, *address;
+	bool in, out, local;
+	enum relay_reason why_out;
+} relays[] = {
+	{"an own domain takes from everybody", "", "a@own.example", true, true, true, RELAY_OWN_DOMAIN},
+	{"relay = yes takes from everybody", "", "a@routed.example", true, true, true, RELAY_DOMAIN_YES},
+	{"relay = never takes from nobody", "relay=allow\n", "a@closed.example", false, false, false, RELAY_DOMAIN_NEVER},
+	{"deny but the list", "", "a@else.example", true, false, false, RELAY_DEFAULT},
+	{"allow but the list", "relay=allow\n", "a@else.example", false, true, true, RELAY_DEFAULT},
+	{"relay = server leaves it to the server", "", "a@plain.example", true, false, false, RELAY_DEFAULT},
+};
+
+START_TEST(each_rule_of_relaying)
+{
+	struct config c;
 	struct address a;
 	struct route r;
 	struct client_list l;
 	struct span bad;
-	enum relay_reason reason;
+	enum relay_reason why;
+	const char *rule = relays[_i].rule;
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr = {htonl(0xc0000201)}}, out = {.sin_family = AF_INET, .sin_addr = {htonl(0xcb007101)}};
-	ck_assert_msg(config_parse_snapshot(span_of(snapshot), &c, &why) == 0, "%s", why.reason);
+	parse_with(relays[_i].more, &c);
 	ck_assert_int_eq(client_list_parse(span_of(c.servers[0].p.relay_exceptions), &l, &bad), 0);
-	ck_assert_int_eq(address_parse(span_of(routes[_i].address), ADDRESS_NO_DOMAIN, &a), 0);
+	ck_assert_int_eq(address_parse(span_of(relays[_i].address), ADDRESS_NO_DOMAIN, &a), 0);
 	route_find(&c.servers[0], &a, &r);
-	ck_assert_int_eq(r.kind, routes[_i].kind);
-	ck_assert_int_eq(r.reason, routes[_i].reason);
-	ck_assert(span_is(r.nexthop, routes[_i].nexthop));
-	ck_assert_int_eq(relay_allows(&c.servers[0], &l, (struct sockaddr *)&in, &r, &reason), routes[_i].listed);
-	ck_assert_int_eq(relay_allows(&c.servers[0], &l, (struct sockaddr *)&out, &r, &reason), routes[_i].other);
-	ck_assert_str_ne(route_reason_text(r.reason), "");
-	c.servers[0].p.relay = 1; /* allow: the list is now of those who may not */
-	if (routes[_i].reason == ROUTE_BY_MX) {
-		ck_assert(!relay_allows(&c.servers[0], &l, (struct sockaddr *)&in, &r, &reason));
-		ck_assert(relay_allows(&c.servers[0], &l, (struct sockaddr *)&out, &r, &reason));
-	}
+	ck_assert_msg(relay_allows(&c.servers[0], &l, (struct sockaddr *)&in, &r, &why) == relays[_i].in, "%s: in", rule);
+	ck_assert_msg(relay_allows(&c.servers[0], &l, NULL, &r, &why) == relays[_i].local, "%s: local", rule);
+	ck_assert_msg(relay_allows(&c.servers[0], &l, (struct sockaddr *)&out, &r, &why) == relays[_i].out, "%s: out", rule);
+	ck_assert_msg(why == relays[_i].why_out, "%s: %s", rule, relay_reason_text(why));
 	client_list_free(&l);
 	config_free(&c);
 }
@@ -59,25 +129,26 @@ Suite *suite_route(void)
 {
 	Suite *s = suite_create("route");
 	TCase *t = tcase_create("route");
-	tcase_add_loop_test(t, each_rule_of_routing_and_relaying, 0, (int)COUNT_OF(routes));
+	tcase_add_loop_test(t, each_rule_of_routing, 0, (int)COUNT_OF(routes));
+	tcase_add_loop_test(t, each_rule_of_relaying, 0, (int)COUNT_OF(relays));
 	suite_add_tcase(s, t);
 	return s;
 }
 
-static void defaults(struct server_params *p)
+static void defaults(struct outbound_params *p)
 {
 	memset(p, 0, sizeof *p);
 	p->retry_first = 900;
 	p->retry_second = 1800;
 	p->retry_third = 3600;
 	p->retry_subsequent = 14400;
-	p->expiry = p->local_expiry = 172800;
+	p->expiry = 172800;
 }
 
 START_TEST(attempts_by_default_at_0_15_45_105_345_585_minutes)
 {
 	static const int64_t minutes[] = {0, 15, 45, 105, 345, 585, 825};
-	struct server_params p;
+	struct outbound_params p;
 	int64_t offset;
 	defaults(&p);
 	for (size_t i = 0; i < COUNT_OF(minutes); i++)

@@ -1,0 +1,65 @@
+/* lookup: from a route's text to the addresses to try, in their order. */
+#ifndef LOOKUP_LOOKUP_H
+#define LOOKUP_LOOKUP_H
+
+#include "base/base.h"
+#include "dns/dns.h"
+#include "params/params.h"
+#include <sys/socket.h>
+
+enum { LOOKUP_TARGETS_MOST = 20, LOOKUP_STEPS_MOST = 30 };
+
+struct lookup_target {
+	struct sockaddr_storage addr;
+	socklen_t addr_n;
+	char name[256];      /* of the host, for people */
+	uint32_t preference; /* of its MX */
+	bool fallback;       /* to be tried only when none before it answered */
+};
+
+enum lookup_state { LOOKUP_NEW, LOOKUP_READY, LOOKUP_FAILED, LOOKUP_DEFERRED };
+
+/* One look-up of a route.  The caller fills the first part, keeps the struct at its place until done is called, and may
+ * use it again with lookup_begin. */
+struct lookup {
+	void *context;
+	/* Asks the resolver; the answer comes by lookup_answer.  False: it can't be asked, no answer comes. */
+	bool (*ask)(struct lookup *l, enum dns_kind kind, const char *name);
+	void (*done)(struct lookup *l);
+	/* Is this address our own server's?  May be NULL. */
+	bool (*is_own)(const struct lookup *l, const struct sockaddr *addr);
+	/* What happens, for people; may be NULL. */
+	void (*note)(struct lookup *l, const char *text);
+	char fqdn[256];      /* an MX of this name is ourselves */
+	uint16_t default_port;
+	/* the outcome */
+	enum lookup_state state;
+	struct lookup_target *targets;
+	size_t targets_n;
+	char enhanced[12], reason[300]; /* of FAILED, DEFERRED (RFC 3463) */
+	/* private: the route's steps, the present one's hosts and their addresses */
+	struct lookup_step { struct nexthop hop; char name[256]; uint32_t group, order; bool fallback; } *steps;
+	size_t steps_n, step_at;
+	struct lookup_host { uint32_t preference, order; char name[256]; } *hosts;
+	size_t hosts_n, host_at, step_targets;
+	struct buffer v4, v6;
+	unsigned asking;
+	bool host_tempfail, final;
+};
+
+void lookup_begin(struct lookup *l, struct span route); /* route: the text of route_put_text, or a literal */
+void lookup_answer(struct lookup *l, enum dns_kind kind, enum dns_status status, struct span records);
+void lookup_abort(struct lookup *l, const char *reason); /* the answers will not come: deferred */
+void lookup_free(struct lookup *l);
+void lookup_format_target(const struct lookup_target *t, char out[400]); /* "host[address]:port" */
+
+/* The addresses of this machine, as they were when they were read. */
+struct own_addresses {
+	struct { unsigned char addr[16]; } *list;
+	size_t n;
+};
+MUST_CHECK int own_read(struct own_addresses *o); /* before a confinement: it asks the kernel by netlink.  0 or errno */
+/* An address and port on which the server listens: mail sent there would come back. */
+bool own_has(const struct own_addresses *o, const struct server *s, const struct sockaddr *sa);
+
+#endif

@@ -1,0 +1,183 @@
+#include "route/explain.h"
+
+#include <string.h>
+
+static const char *const rule_names[] = {
+#define ROUTE(name, ...) #name,
+#include "route/routes.def"
+};
+static const char *const relay_names[] = {
+#define RELAY(name, ...) #name,
+#include "route/relays.def"
+};
+
+static void put_text_line(struct explain *e, const char *label, struct span text)
+{
+	buffer_printf(e->out, "  %-11s", label);
+	buffer_put_escaped(e->out, text, 1000);
+	buffer_putc(e->out, '\n');
+}
+
+static void put_json(struct explain *e, const char *name, struct span text)
+{
+	buffer_printf(e->out, ",\"%s\":", name);
+	buffer_put_json(e->out, text);
+}
+
+/* One fact, in the form that was asked for. */
+static void put(struct explain *e, const char *label, const char *name, struct span text)
+{
+	if (e->json)
+		put_json(e, name, text);
+	else
+		put_text_line(e, label, text);
+}
+
+static void put_rule(void *context, enum route_reason rule, bool fits)
+{
+	struct explain *e = context;
+	if (e->json)
+		buffer_printf(e->out, "%s{\"rule\":\"%s\",\"fits\":%s}", rule == 0 ? "" : ",", rule_names[rule], fits ? "true" : "false");
+	else
+		buffer_printf(e->out, "    %-4s%-17s%s\n", fits ? "yes" : "no", rule_names[rule], route_reason_text(rule));
+}
+
+static void put_relay(struct explain *e)
+{
+	struct client_list list = {0};
+	struct span bad;
+	struct buffer text;
+	enum relay_reason why;
+	if (e->from.n == 0 && e->client == NULL)
+		return;
+	if (client_list_parse(span_of(e->server->p.relay_exceptions), &list, &bad) != 0)
+		return;
+	bool taken = e->client == NULL || relay_allows(e->server, &list, e->client, &e->route, &why);
+	buffer_init(&text, 2000);
+	if (e->client == NULL)
+		buffer_puts(&text, "taken: handed in on this machine");
+	else
+		buffer_printf(&text, "%s: %s (%s)", taken ? "taken" : "refused with 550 5.7.1", relay_reason_text(why), relay_names[why]);
+	put(e, "client", "client", e->client == NULL ? SPAN_LIT("this machine") : e->client_text);
+	if (e->from.n > 0)
+		put(e, "from", "from", e->from);
+	put(e, "relay", "relay", buffer_span(&text));
+	buffer_free(&text);
+	client_list_free(&list);
+}
+
+static struct span word_of(const char *parameter, int64_t value)
+{
+	const struct param_row *row = param_find(span_of(parameter), SCOPE_SERVER);
+	struct span rest = span_of(row->words), word = {"", 0};
+	for (int64_t i = 0; i <= value; i++)
+		word = span_word(&rest, " ");
+	return word;
+}
+
+static void put_local(struct explain *e)
+{
+	struct buffer text;
+	bool own = e->route.domain != NULL && e->route.domain->p.type == DOMAIN_LOCAL;
+	const struct local_params *p = own ? &e->route.domain->p.local : &e->server->p.local;
+	buffer_init(&text, 2000);
+	buffer_printf(&text, "%.*s", SPAN_ARG(e->parsed.local));
+	buffer_printf(&text, "@%.*s", SPAN_ARG(own ? e->parsed.domain : span_of(e->server->p.default_domain)));
+	put(e, "recipient", "recipient", buffer_span(&text));
+	put(e, "delivery", "delivery", word_of("local_delivery", p->local_delivery));
+	buffer_free(&text);
+}
+
+static void put_remote(struct explain *e)
+{
+	struct buffer text;
+	const struct outbound_params *p = outbound_of(e->server, e->route.domain);
+	buffer_init(&text, 2000);
+	put(e, "next hop", "nexthop", e->route.nexthop);
+	if (e->route.fallback.n > 0)
+		put(e, "then", "fallback", e->route.fallback);
+	put(e, "TLS", "tls", word_of("outbound_tls", p->outbound_tls));
+	buffer_free(&text);
+}
+
+int explain_begin(struct explain *e)
+{
+	buffer_init(&e->notes, 64 * 1024);
+	if (address_parse(e->address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &e->parsed) != 0) {
+		buffer_put_escaped(e->out, e->address, 300);
+		buffer_puts(e->out, ": not a mail address");
+		return EINVAL;
+	}
+	if (e->json) {
+		buffer_puts(e->out, "{\"address\":");
+		buffer_put_json(e->out, e->address);
+		put_json(e, "server", span_of(e->server->name));
+		buffer_puts(e->out, ",\"rules\":[");
+	} else {
+		buffer_put_escaped(e->out, e->address, 1000);
+		buffer_printf(e->out, ": server %s\n  rules\n", e->server->name);
+	}
+	route_trace(e->server, &e->parsed, &e->route, put_rule, e);
+	if (e->json)
+		buffer_putc(e->out, ']');
+	if (e->route.domain != NULL)
+		put(e, "section", "section", span_of(e->route.domain->name));
+	put(e, "decided by", "decided_by", span_of(e->json ? rule_names[e->route.reason] : route_reason_text(e->route.reason)));
+	put_relay(e);
+	(e->route.kind == ROUTE_LOCAL ? put_local : put_remote)(e);
+	return 0;
+}
+
+static void put_targets(struct explain *e, const struct lookup *l)
+{
+	char text[400];
+	for (size_t i = 0; i < l->targets_n; i++) {
+		lookup_format_target(&l->targets[i], text);
+		if (e->json) {
+			buffer_puts(e->out, i == 0 ? "" : ",");
+			buffer_put_json(e->out, span_of(text));
+		} else {
+			buffer_printf(e->out, "    %zu. %s%s\n", i + 1, text, l->targets[i].fallback ? " (only when none before it answers)" : "");
+		}
+	}
+}
+
+static void put_notes(struct explain *e)
+{
+	struct span rest = buffer_span(&e->notes);
+	bool first = true;
+	if (e->json)
+		buffer_puts(e->out, ",\"dns\":[");
+	while (rest.n > 0) {
+		struct span line = span_until(&rest, '\n');
+		if (e->json) {
+			buffer_puts(e->out, first ? "" : ",");
+			buffer_put_json(e->out, line);
+		} else {
+			put_text_line(e, first ? "DNS" : "", line);
+		}
+		first = false;
+	}
+	if (e->json)
+		buffer_putc(e->out, ']');
+}
+
+void explain_end(struct explain *e, const struct lookup *l, const char *why)
+{
+	if (l != NULL)
+		put_notes(e);
+	if (l != NULL && l->state == LOOKUP_READY) {
+		buffer_puts(e->out, e->json ? ",\"targets\":[" : "  tried in this order\n");
+		put_targets(e, l);
+		buffer_puts(e->out, e->json ? "]" : "");
+	} else if (l != NULL) {
+		put(e, "outcome", "outcome", l->state == LOOKUP_FAILED ? SPAN_LIT("returned to the sender") : SPAN_LIT("deferred"));
+		put(e, "status", "status", span_of(l->enhanced));
+		put(e, "reason", "reason", span_of(l->reason));
+	} else if (why != NULL) {
+		put(e, "DNS", "dns", span_of(why));
+	}
+	if (e->json)
+		buffer_putc(e->out, '}');
+	buffer_free(&e->notes);
+}

@@ -1,0 +1,25 @@
+/* explain: why an address's mail goes where it goes, for people or as JSON. */
+#ifndef ROUTE_EXPLAIN_H
+#define ROUTE_EXPLAIN_H
+
+#include "lookup/lookup.h"
+#include "route/route.h"
+
+struct explain {
+	const struct server *server;
+	struct span address;              /* as it was asked for */
+	struct span from;                 /* empty: not said */
+	const struct sockaddr *client;    /* NULL: not said */
+	struct span client_text;
+	bool json;
+	struct route route;               /* filled by explain_begin */
+	struct address parsed;
+	struct buffer *out;
+	struct buffer notes;              /* of the look-up, a line each */
+};
+/* Writes all that the configuration decides.  EINVAL: no address, *out says why.  The caller ends with explain_end. */
+MUST_CHECK int explain_begin(struct explain *e);
+/* The look-up's outcome; l NULL: there was none, why says it. */
+void explain_end(struct explain *e, const struct lookup *l, const char *why);
+
+#endif

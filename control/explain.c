@@ -1,0 +1,184 @@
+/* posthorn explain: the route from the configuration, the addresses from the DNS as it answers now. */
+#include "control.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+/* One question to the resolver that is open. */
+struct query {
+	uint64_t serial;
+	struct explanation *of;
+	enum dns_kind kind;
+	struct query *next;
+};
+
+/* One explanation under way; its client may go away before its end. */
+struct explanation {
+	struct control *control;
+	uint64_t client;
+	uint32_t server;
+	struct explain e;
+	struct lookup lookup;
+	struct buffer out;
+	char *words;       /* e's spans point here */
+	struct sockaddr_storage sa;
+	struct explanation *next;
+};
+
+static bool ask(struct lookup *l, enum dns_kind kind, const char *name)
+{
+	struct explanation *x = l->context;
+	struct control *c = x->control;
+	struct query *q = c->resolver == NULL ? NULL : calloc(1, sizeof *q);
+	if (q == NULL)
+		return false;
+	*q = (struct query){.serial = ++c->queries_serial, .of = x, .kind = kind, .next = c->queries};
+	c->queries = q;
+	send_dns_query(c->resolver, (struct msg_dns_query){.serial = q->serial, .kind = (uint32_t)kind, .limit_ms = 30000, .name = span_of(name)}, -1);
+	return true;
+}
+
+static bool is_own(const struct lookup *l, const struct sockaddr *sa)
+{
+	const struct explanation *x = l->context;
+	return own_has(&x->control->own, &x->control->proc.config.servers[x->server], sa);
+}
+
+static void note(struct lookup *l, const char *text)
+{
+	struct explanation *x = l->context;
+	buffer_printf(&x->e.notes, "%s\n", text);
+}
+
+static void forget(struct explanation *x)
+{
+	lookup_free(&x->lookup);
+	buffer_free(&x->out);
+	free(x->words);
+	free(x);
+}
+
+static void answer(struct explanation *x)
+{
+	struct client *cl = client_find(x->control, x->client);
+	if (cl != NULL)
+		client_row(cl, buffer_span(&x->out));
+	cl = client_find(x->control, x->client);
+	if (cl != NULL)
+		client_finish(cl, 0, (struct span){"", 0});
+}
+
+static void done(struct lookup *l)
+{
+	struct explanation *x = l->context;
+	explain_end(&x->e, l, NULL);
+	answer(x);
+	/* the look-up's own frames are still on the stack: the struct goes in the next turn */
+	x->next = x->control->explained;
+	x->control->explained = x;
+	event_active(x->control->reap, 0, 0);
+}
+
+void explain_reap(int fd, short what, void *context)
+{
+	struct control *c = context;
+	(void)fd;
+	(void)what;
+	while (c->explained != NULL) {
+		struct explanation *x = c->explained;
+		c->explained = x->next;
+		forget(x);
+	}
+}
+
+int explain_on_answer(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, dns_answer, got);
+	struct control *c = ch->program;
+	for (struct query **p = &c->queries; *p != NULL; p = &(*p)->next) {
+		struct query *q = *p;
+		if (q->serial != got.serial)
+			continue;
+		struct explanation *x = q->of;
+		enum dns_kind kind = q->kind;
+		*p = q->next;
+		free(q);
+		lookup_answer(&x->lookup, kind, (enum dns_status)got.status, got.records);
+		return 0;
+	}
+	return 0;
+}
+
+void explain_resolver_gone(struct control *c)
+{
+	while (c->queries != NULL) {
+		struct query *q = c->queries;
+		c->queries = q->next;
+		lookup_abort(&q->of->lookup, "the resolver is being replaced");
+		free(q);
+	}
+}
+
+/* "FORMAT\tFROM\tCLIENT\tADDRESS", "-" where nothing was said. */
+static int read_words(struct explanation *x, struct span text)
+{
+	x->words = span_dup(text);
+	if (x->words == NULL)
+		return ENOMEM;
+	struct span rest = span_of(x->words), format = span_until(&rest, '\t');
+	socklen_t n;
+	x->e.json = span_is(format, "json");
+	x->e.from = span_until(&rest, '\t');
+	x->e.client_text = span_until(&rest, '\t');
+	x->e.address = rest;
+	if (span_is(x->e.from, "-"))
+		x->e.from.n = 0;
+	if (span_is(x->e.client_text, "-"))
+		return 0;
+	if (literal_to_sockaddr(x->e.client_text, 0, &x->sa, &n) != 0)
+		return EINVAL;
+	x->e.client = (const struct sockaddr *)&x->sa;
+	return 0;
+}
+
+void explain_run(struct client *cl, uint32_t server, struct span argument)
+{
+	struct control *c = cl->control;
+	struct explanation *x = calloc(1, sizeof *x);
+	int error = x == NULL ? ENOMEM : read_words(x, argument);
+	if (error != 0) {
+		if (x != NULL)
+			free(x->words);
+		free(x);
+		client_finish(cl, error == EINVAL ? EX_USAGE : EX_OSERR, error == EINVAL ? SPAN_LIT("--client: an address is needed") : SPAN_LIT("not enough memory"));
+		return;
+	}
+	x->control = c;
+	x->client = cl->serial;
+	x->server = server;
+	buffer_init(&x->out, 128 * 1024);
+	x->e.server = &c->proc.config.servers[server];
+	x->e.out = &x->out;
+	x->lookup = (struct lookup){.context = x, .ask = ask, .done = done, .is_own = is_own, .note = note};
+	if (explain_begin(&x->e) != 0) {
+		client_finish(cl, EX_DATAERR, buffer_span(&x->out));
+		forget(x);
+		return;
+	}
+	if (x->e.route.kind == ROUTE_LOCAL) {
+		explain_end(&x->e, NULL, NULL);
+		answer(x);
+		forget(x);
+		return;
+	}
+	struct buffer route;
+	buffer_init(&route, 64 * 1024);
+	route_put_text(&route, &x->e.route);
+	(void)snprintf(x->lookup.fqdn, sizeof x->lookup.fqdn, "%s", x->e.server->p.fqdn);
+	x->lookup.default_port = (uint16_t)outbound_of(x->e.server, x->e.route.domain)->outbound_port;
+	lookup_begin(&x->lookup, buffer_span(&route));
+	buffer_free(&route);
+}

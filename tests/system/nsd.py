@@ -1,0 +1,59 @@
+"""A signed zone served by NSD on a port of loopback, for tests that ask the DNS."""
+import os
+import pathlib
+import pwd
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from horn import TMP, Horn, free_port
+
+
+class Zone(unittest.TestCase):
+    """Signed by ldns; the resolver asks NSD and validates.  A subclass names its zone."""
+
+    zone = ""
+
+    def setUp(self):
+        for program in ("nsd", "ldns-keygen", "ldns-signzone"):
+            if not shutil.which(program) and not pathlib.Path("/usr/sbin", program).exists():
+                self.fail(f"{program} is missing; make setup check brings it")
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="dns-", dir=TMP))
+        os.chmod(self.dir, 0o755)
+        self.port = free_port()
+        (self.dir / "zone").write_text(self.zone)
+        key = subprocess.run(["ldns-keygen", "-a", "ECDSAP256SHA256", "-k", "horntest"], cwd=self.dir, capture_output=True, check=True, text=True).stdout.strip()
+        subprocess.run(["ldns-signzone", "-n", "zone", key], cwd=self.dir, check=True, capture_output=True)
+        self.anchor = self.dir / f"{key}.key"
+
+    def serve(self, zone):
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        (self.dir / "nsd.conf").write_text(f"""server:
+  ip-address: 127.0.0.1@{self.port}
+  username: {user}
+  chroot: ""
+  zonesdir: {self.dir}
+  pidfile: {self.dir}/pid
+  database: ""
+  xfrdfile: {self.dir}/xfrd
+  zonelistfile: {self.dir}/zonelist
+  server-count: 1
+remote-control:
+  control-enable: no
+zone:
+  name: horntest
+  zonefile: {zone}
+""")
+        nsd = shutil.which("nsd") or "/usr/sbin/nsd"
+        self.nsd = subprocess.Popen([nsd, "-d", "-c", self.dir / "nsd.conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(self.end)
+
+    def end(self):
+        self.nsd.terminate()
+        self.nsd.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def horn(self, sink, *service):
+        return Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{self.port}", f"dns_trust_anchor_file={self.anchor}", *service],
+                    [f"outbound_port={sink.port}", "relay_exceptions=127.0.0.1", "outbound_connect_timeout=2s", "destination_probe=1s"])

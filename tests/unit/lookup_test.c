@@ -1,0 +1,173 @@
+#include "lookup/lookup.h"
+#include "unit.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The world of all cases: "KIND NAME" and its records, or a status. */
+static const struct { const char *question, *records; enum dns_status status; } world[] = {
+	{"mx two.example", "10 a.example 20 b.example", DNS_OK}, {"a a.example", "192.0.2.1", DNS_OK}, {"a b.example", "192.0.2.2", DNS_OK},
+	{"aaaa a.example", "2001:db8::1 2001:db8::11", DNS_OK},
+	{"mx null.example", "0 .", DNS_OK}, {"mx gone.example", "", DNS_NXDOMAIN}, {"mx bogus.example", "", DNS_BOGUS}, {"mx servfail.example", "", DNS_TEMPFAIL},
+	{"mx bare.example", "", DNS_NODATA}, {"a bare.example", "192.0.2.3", DNS_OK},
+	{"mx empty.example", "10 nothing.example", DNS_OK}, {"mx half.example", "10 broken.example 20 b.example", DNS_OK}, {"a broken.example", "", DNS_TEMPFAIL},
+	{"mx lost.example", "10 broken.example", DNS_OK},
+	{"mx self.example", "10 a.example 20 mx.own.example 20 b.example", DNS_OK}, {"mx loop.example", "10 mx.own.example 20 b.example", DNS_OK},
+	{"mx byaddress.example", "10 b.example 20 alias-of-me.example 30 a.example", DNS_OK}, {"a alias-of-me.example", "203.0.113.25", DNS_OK},
+	{"mx onlyme.example", "10 alias-of-me.example", DNS_OK}, {"mx 192.0.2.77", "", DNS_NXDOMAIN}, {"mx 2001:db8::77", "", DNS_TEMPFAIL},
+	{"a smart.example", "192.0.2.50", DNS_OK},
+};
+
+static const struct { const char *rule, *route; enum lookup_state state; const char *outcome; } cases[] = {
+	{"MX by preference; of a host IPv6 and IPv4 in turns", "two.example", LOOKUP_READY,
+		"a.example[2001:db8::1]:25 a.example[192.0.2.1]:25 a.example[2001:db8::11]:25 b.example[192.0.2.2]:25"},
+	{"no MX: the domain itself", "bare.example", LOOKUP_READY, "bare.example[192.0.2.3]:25"},
+	{"brackets: no MX", "[a.example]:2525", LOOKUP_READY, "a.example[2001:db8::1]:2525 a.example[192.0.2.1]:2525 a.example[2001:db8::11]:2525"},
+	{"an address is not looked up", "[192.0.2.9]:26", LOOKUP_READY, "192.0.2.9[192.0.2.9]:26"},
+	{"an address literal of IPv6", "[IPv6:2001:db8::9]", LOOKUP_READY, "IPv6:2001:db8::9[2001:db8::9]:25"},
+	{"null MX is final", "null.example", LOOKUP_FAILED, "5.1.10"},
+	{"null MX is final with a smart host behind it", "null.example;[192.0.2.9]", LOOKUP_FAILED, "5.1.10"},
+	{"no such domain", "gone.example", LOOKUP_FAILED, "5.1.2"},
+	{"no such domain: the smart host", "gone.example;[192.0.2.9]", LOOKUP_READY, "+192.0.2.9[192.0.2.9]:25"},
+	{"a bogus answer waits", "bogus.example", LOOKUP_DEFERRED, "4.7.5"},
+	{"SERVFAIL waits", "servfail.example", LOOKUP_DEFERRED, "4.4.3"},
+	{"SERVFAIL: the smart host", "servfail.example;[192.0.2.9]", LOOKUP_READY, "+192.0.2.9[192.0.2.9]:25"},
+	{"an MX without address", "empty.example", LOOKUP_FAILED, "5.1.2"},
+	{"an MX that can't be looked up now, alone", "lost.example", LOOKUP_DEFERRED, "4.4.3"},
+	{"an MX that can't be looked up now, another can", "half.example", LOOKUP_READY, "b.example[192.0.2.2]:25"},
+	{"MX as good as ourselves or worse are left out", "self.example", LOOKUP_READY,
+		"a.example[2001:db8::1]:25 a.example[192.0.2.1]:25 a.example[2001:db8::11]:25"},
+	{"we are the best MX", "loop.example", LOOKUP_FAILED, "5.4.6"},
+	{"an own address counts as ourselves", "byaddress.example", LOOKUP_READY, "b.example[192.0.2.2]:25"},
+	{"an own address alone is a loop", "onlyme.example", LOOKUP_FAILED, "5.4.6"},
+	{"a route to ourselves is a loop", "[203.0.113.25]", LOOKUP_FAILED, "5.4.6"},
+	{"another port of ours is not ourselves", "[203.0.113.25]:10025", LOOKUP_READY, "203.0.113.25[203.0.113.25]:10025"},
+	{"several next hops by preference", "[192.0.2.9], bare.example", LOOKUP_READY, "192.0.2.9[192.0.2.9]:25 bare.example[192.0.2.3]:25"},
+	{"the first of several is gone", "gone.example, [192.0.2.9]", LOOKUP_READY, "192.0.2.9[192.0.2.9]:25"},
+	{"what is temporary hides what is for good", "gone.example, servfail.example", LOOKUP_DEFERRED, "4.4.3"},
+	{"also in the other order", "servfail.example, gone.example", LOOKUP_DEFERRED, "4.4.3"},
+	{"a bare IPv4 is an address when it is no name", "192.0.2.77", LOOKUP_READY, "192.0.2.77[192.0.2.77]:25"},
+	{"a bare IPv6 as well", "2001:db8::77", LOOKUP_READY, "2001:db8::77[2001:db8::77]:25"},
+	{"direct first: own hosts, then the smart host", "bare.example;[smart.example]:587", LOOKUP_READY, "bare.example[192.0.2.3]:25 +smart.example[192.0.2.50]:587"},
+};
+
+static bool answer(struct lookup *l, enum dns_kind kind, const char *name)
+{
+	char key[300];
+	struct buffer records;
+	enum dns_status status = DNS_NODATA;
+	buffer_init(&records, 10000);
+	(void)snprintf(key, sizeof key, "%s %s", kind == DNS_MX ? "mx" : kind == DNS_A ? "a" : "aaaa", name);
+	for (size_t i = 0; i < COUNT_OF(world); i++) {
+		struct span rest = span_of(world[i].records), word;
+		if (strcmp(world[i].question, key) != 0)
+			continue;
+		status = world[i].status;
+		while ((word = span_word(&rest, " ")).n > 0) {
+			char raw[16], text[64];
+			uint64_t preference;
+			(void)snprintf(text, sizeof text, "%.*s", SPAN_ARG(word));
+			if (kind == DNS_MX) {
+				struct span host = span_word(&rest, " ");
+				ck_assert_int_eq(parse_u64(word, 99, &preference), 0);
+				dns_put_mx(&records, &(struct dns_mx){.preference = (uint32_t)preference, .host = span_is(host, ".") ? (struct span){"", 0} : host});
+			} else if (inet_pton(kind == DNS_A ? AF_INET : AF_INET6, text, raw) == 1) {
+				buffer_put_lspan(&records, (struct span){raw, kind == DNS_A ? 4 : 16});
+			}
+		}
+	}
+	lookup_answer(l, kind, status, buffer_span(&records));
+	buffer_free(&records);
+	return true;
+}
+
+static void done(struct lookup *l)
+{
+	(*(int *)l->context)++;
+}
+
+static bool is_own(const struct lookup *l, const struct sockaddr *sa)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
+	ck_assert_ptr_nonnull(l);
+	return sa->sa_family == AF_INET && in->sin_addr.s_addr == htonl(0xcb007119) && in->sin_port == htons(25);
+}
+
+static void format(const struct lookup *l, struct buffer *out)
+{
+	for (size_t i = 0; i < l->targets_n && l->state == LOOKUP_READY; i++) {
+		char text[400];
+		lookup_format_target(&l->targets[i], text);
+		buffer_printf(out, "%s%s%s", i > 0 ? " " : "", l->targets[i].fallback ? "+" : "", text);
+	}
+	if (l->state != LOOKUP_READY)
+		buffer_puts(out, l->enhanced);
+}
+
+START_TEST(each_rule_of_looking_up)
+{
+	int ended = 0;
+	struct buffer out;
+	struct lookup l = {.context = &ended, .ask = answer, .done = done, .is_own = is_own, .fqdn = "mx.own.example", .default_port = 25};
+	buffer_init(&out, 10000);
+	for (int again = 1; again <= 2; again++) { /* the struct is good for another look-up */
+		lookup_begin(&l, span_of(cases[_i].route));
+		buffer_clear(&out);
+		format(&l, &out);
+		ck_assert_msg(ended == again, "%s: ended %d times", cases[_i].rule, ended);
+		ck_assert_msg(l.state == cases[_i].state, "%s: %s", cases[_i].rule, l.reason);
+		ck_assert_msg(strcmp(buffer_cstr(&out), cases[_i].outcome) == 0, "%s: %s", cases[_i].rule, buffer_cstr(&out));
+	}
+	lookup_free(&l);
+	buffer_free(&out);
+}
+END_TEST
+
+/* a | b: each comes first now and then, both always before c. */
+START_TEST(equal_next_hops_are_drawn_by_lot)
+{
+	int ended = 0;
+	unsigned first_a = 0;
+	struct lookup l = {.context = &ended, .ask = answer, .done = done, .fqdn = "mx.own.example", .default_port = 25};
+	for (int i = 0; i < 100; i++) {
+		lookup_begin(&l, SPAN_LIT("[192.0.2.1] | [192.0.2.2], [192.0.2.3]"));
+		ck_assert_uint_eq(l.targets_n, 3);
+		ck_assert_str_eq(l.targets[2].name, "192.0.2.3");
+		first_a += strcmp(l.targets[0].name, "192.0.2.1") == 0;
+	}
+	ck_assert_uint_gt(first_a, 10);
+	ck_assert_uint_lt(first_a, 90);
+	lookup_free(&l);
+}
+END_TEST
+
+static bool no_resolver(struct lookup *l, enum dns_kind kind, const char *name)
+{
+	ck_assert(l != NULL && kind != 0 && name != NULL);
+	return false;
+}
+
+START_TEST(without_a_resolver_it_waits)
+{
+	int ended = 0;
+	struct lookup l = {.context = &ended, .ask = no_resolver, .done = done, .fqdn = "mx.own.example", .default_port = 25};
+	lookup_begin(&l, SPAN_LIT("two.example"));
+	ck_assert_int_eq(l.state, LOOKUP_DEFERRED);
+	lookup_begin(&l, SPAN_LIT("[a.example]"));
+	ck_assert_int_eq(l.state, LOOKUP_DEFERRED);
+	ck_assert_int_eq(ended, 2);
+	lookup_free(&l);
+}
+END_TEST
+
+Suite *suite_lookup(void)
+{
+	Suite *s = suite_create("lookup");
+	TCase *t = tcase_create("lookup");
+	tcase_add_loop_test(t, each_rule_of_looking_up, 0, (int)COUNT_OF(cases));
+	tcase_add_test(t, equal_next_hops_are_drawn_by_lot);
+	tcase_add_test(t, without_a_resolver_it_waits);
+	suite_add_tcase(s, t);
+	return s;
+}
