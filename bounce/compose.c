@@ -13,6 +13,8 @@ static const struct kind {
 		"Your message has not been delivered yet. THIS IS A NOTICE ONLY:\r\nyou need not send it again, it is still being tried.\r\n"},
 	[REPORT_SUCCESS] = {"Successful mail delivery report", "relayed",
 		"Your message was delivered, or handed to a system that will not report about it.\r\n"},
+	[REPORT_COPY] = {"Copy of a report: undelivered mail", "failed",
+		"A message could not be delivered; its sender was told. It is attached below.\r\n"},
 };
 
 static void put_line_safe(struct buffer *b, struct span s)
@@ -27,7 +29,7 @@ static void put_header(struct buffer *b, const struct report *r, const char *bou
 {
 	struct received rec = {.by = span_of(r->p->fqdn), .id = qid_span(&r->id), .local_user = SPAN_LIT("report"), .wall_s = r->wall_s};
 	received_put(b, &rec);
-	buffer_printf(b, "From: Mail Delivery System <postmaster@%s>\r\nTo: <%.*s>\r\nSubject: %s\r\nDate: ", r->p->fqdn, SPAN_ARG(r->e->sender),
+	buffer_printf(b, "From: Mail Delivery System <postmaster@%s>\r\nTo: <%.*s>\r\nSubject: %s\r\nDate: ", r->p->fqdn, SPAN_ARG(r->to),
 		kinds[r->kind].subject);
 	date_put(b, r->wall_s);
 	buffer_printf(b, "\r\nMessage-ID: <%s@%s>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n", r->id.text, r->p->fqdn);
@@ -78,7 +80,7 @@ static const char *action_of(const struct report *r, const struct result *x)
 static void put_recipient(struct buffer *b, const struct report *r, const struct result *x)
 {
 	const struct envelope_rcpt *rcpt = &r->e->rcpts[x->index];
-	const char *class = r->kind == REPORT_FAILURE ? "5" : r->kind == REPORT_DELAY ? "4" : "2";
+	const char *class = r->kind == REPORT_FAILURE || r->kind == REPORT_COPY ? "5" : r->kind == REPORT_DELAY ? "4" : "2";
 	struct span status = x->enhanced.n > 0 ? x->enhanced : SPAN_LIT("0.0.0");
 	buffer_puts(b, "\r\n");
 	put_original_recipient(b, rcpt);
@@ -135,30 +137,28 @@ static struct span header_of(struct span content)
 	return (struct span){content.at, content.n - rest.n};
 }
 
-/* RET=HDRS, a notice, or a message of which only a part came: the header alone (RFC 3461 4.3). */
-static void put_original(struct buffer *b, const struct report *r, const char *boundary)
+static void put_head_of_original(struct buffer *b, const struct report *r, const char *boundary)
 {
-	bool whole = r->e->ret != RET_HDRS && r->kind == REPORT_FAILURE && !r->truncated;
-	struct span part = whole ? r->content : header_of(r->content);
+	bool whole = r->original != ORIGINAL_HEADER;
 	buffer_printf(b, "--%s\r\nContent-Description: Undelivered Message%s\r\nContent-Type: %s\r\n", boundary, whole ? "" : " Headers",
 		whole ? "message/rfc822" : "text/rfc822-headers");
 	if ((r->e->flags & ENV_8BIT) != 0)
 		buffer_puts(b, "Content-Transfer-Encoding: 8bit\r\n");
 	buffer_puts(b, "\r\n");
-	buffer_put_span(b, part);
-	if (part.n < 2 || part.at[part.n - 1] != '\n')
-		buffer_puts(b, "\r\n");
-	buffer_printf(b, "\r\n--%s--\r\n", boundary);
 }
 
-void report_compose(struct buffer *b, const struct report *r)
+/* The line end before the boundary belongs to the boundary (RFC 2046 5.1.1): the original keeps its own last one, or none. */
+void report_compose(struct buffer *head, struct buffer *tail, const struct report *r)
 {
 	char boundary[64];
 	(void)snprintf(boundary, sizeof boundary, "=_%s/%s", r->id.text, "report");
-	put_header(b, r, boundary);
-	put_for_people(b, r, boundary);
-	put_for_machines(b, r, boundary);
-	put_original(b, r, boundary);
+	put_header(head, r, boundary);
+	put_for_people(head, r, boundary);
+	put_for_machines(head, r, boundary);
+	put_head_of_original(head, r, boundary);
+	if (r->original != ORIGINAL_FILE)
+		buffer_put_span(head, r->original == ORIGINAL_WHOLE ? r->content : header_of(r->content));
+	buffer_printf(tail, "\r\n--%s--\r\n", boundary);
 }
 
 void damage_compose(struct buffer *b, const struct qid *id, const struct server_params *p, struct span lines, int64_t wall_s)

@@ -1,6 +1,6 @@
 /* bounce: makes the reports that qmgr owes to senders, hands them to cleanup.
  * User: posthorn-ctl.
- * May: talk to qmgr, cleanup, logd.
+ * May: talk to qmgr, cleanup, mover, logd.
  * Never: open a file, use the network. */
 #include "bounce.h"
 
@@ -19,53 +19,37 @@ const struct log_event log_events[] = {
 static struct bounce bounce;
 static const struct confinement rights = {.user_suffix = "ctl", .calls = 0};
 
-static void submit(struct channel *cleanup, const struct report *r, struct span indexes)
+/* The copy of a report goes to ndr_copy_to, which may have left the configuration meanwhile. */
+static struct span addressee(const struct server_params *p, const struct envelope *e, uint32_t kind, struct arena *arena)
 {
-	struct buffer text, envelope;
-	struct envelope_rcpt to = {.address = r->e->sender, .notify = NOTIFY_NEVER};
-	buffer_init(&text, 1024 * 1024);
-	buffer_init(&envelope, 1024 * 1024);
-	report_compose(&text, r);
-	struct envelope e = {.sender = {"", 0}, .arrived_us = r->wall_s * 1000000, .flags = ENV_REPORT | (r->e->flags & (ENV_8BIT | ENV_UTF8)), .size = text.n,
-		.origin = SPAN_LIT("report"), .closes = r->parent, .closes_kind = r->kind, .closes_rcpts = indexes, .rcpts = &to, .rcpts_n = 1};
-	envelope_put(&envelope, &e);
-	struct span content = buffer_span(&text);
-	while (content.n > IPC_INLINE) {
-		send_submit_part(cleanup, (struct msg_submit_part){.id = qid_span(&r->id), .content = {content.at, IPC_INLINE}}, -1);
-		content.at += IPC_INLINE;
-		content.n -= IPC_INLINE;
-	}
-	send_submit(cleanup, (struct msg_submit){.id = qid_span(&r->id), .envelope = buffer_span(&envelope), .content = content}, -1);
-	buffer_free(&text);
-	buffer_free(&envelope);
+	if (kind != REPORT_COPY)
+		return e->sender;
+	return p->ndr_copy_to[0] != '\0' ? span_of(p->ndr_copy_to) : span_of(arena_printf(arena, "postmaster@%s", p->default_domain));
 }
 
 static int on_report(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, report, asked);
 	struct bounce *b = ch->program;
-	struct bounce_server *s = &b->servers[ch->server];
 	struct arena arena = {0};
 	struct envelope e;
-	struct result x;
-	struct buffer indexes;
-	struct span rest = asked.results;
-	struct report r = {.kind = (enum fate_report)asked.kind, .e = &e, .results = asked.results, .content = asked.content, .truncated = asked.truncated != 0,
-		.p = &b->proc.config.servers[ch->server].p, .wall_s = clock_wall_us() / 1000000};
-	int error = asked.kind < REPORT_FAILURE || asked.kind > REPORT_SUCCESS ? EBADMSG : qid_parse(asked.id, &r.id);
+	struct gathering *g = submit_gathered(b, ch->server, asked.delivery);
+	struct report r = {.kind = (enum fate_report)asked.kind, .e = &e, .results = asked.results, .content = asked.content,
+		.original = (enum report_original)asked.original, .p = &b->proc.config.servers[ch->server].p, .wall_s = clock_wall_us() / 1000000};
+	int error = asked.kind < REPORT_FAILURE || asked.kind > REPORT_COPY || asked.original > ORIGINAL_FILE ? EBADMSG : qid_parse(asked.id, &r.id);
 	if (error == 0)
 		error = qid_parse(asked.parent, &r.parent);
 	if (error == 0)
 		error = envelope_parse(asked.envelope, &arena, &e);
-	if (error == 0 && s->cleanup == NULL) {
-		send_report_failed(ch, (struct msg_report_failed){.id = asked.id, .status = EAGAIN}, -1);
-	} else if (error == 0) {
-		buffer_init(&indexes, 4 * 1024 * 1024);
-		while (result_take(&rest, &x))
-			buffer_put_u32(&indexes, x.index);
-		submit(s->cleanup, &r, buffer_span(&indexes));
-		buffer_free(&indexes);
+	if (g != NULL) {
+		buffer_put_span(&g->content, asked.content);
+		r.content = buffer_span(&g->content);
 	}
+	if (error == 0) {
+		r.to = addressee(r.p, &e, asked.kind, &arena);
+		submit_report(b, ch->server, &r, asked.size);
+	}
+	submit_free_gathering(g);
 	arena_free(&arena);
 	return error;
 }
@@ -112,6 +96,15 @@ static int on_submitted(struct channel *ch, struct message *m)
 	return 0;
 }
 
+/* A report is bounded: it is sent without waiting. */
+static int ignore_credit(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, body_credit, credit);
+	(void)ch;
+	(void)credit;
+	return 0;
+}
+
 static void peer_gone(struct channel *ch, int reason)
 {
 	struct bounce *b = ch->program;
@@ -119,11 +112,18 @@ static void peer_gone(struct channel *ch, int reason)
 	(void)reason;
 	if (s->cleanup == ch)
 		s->cleanup = NULL;
-	if (s->qmgr == ch)
+	if (s->qmgr == ch) {
 		s->qmgr = NULL;
+		submit_qmgr_gone(b, ch->server);
+	}
+	if (s->mover == ch) {
+		s->mover = NULL;
+		submit_mover_gone(b, ch->server);
+	}
 }
 
-static const struct channel_owner owner = {.handlers = {[MSG_report] = on_report, [MSG_damage] = on_damage, [MSG_submitted] = on_submitted}, .gone = peer_gone};
+static const struct channel_owner owner = {.handlers = {[MSG_report] = on_report, [MSG_damage] = on_damage, [MSG_submitted] = on_submitted,
+	[MSG_content_part] = submit_on_part, [MSG_body_done] = submit_on_body_done, [MSG_body_credit] = ignore_credit}, .gone = peer_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
@@ -134,7 +134,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	struct channel **place = role == R_CLEANUP ? &b->servers[server].cleanup : &b->servers[server].qmgr;
+	struct bounce_server *s = &b->servers[server];
+	struct channel **place = role == R_CLEANUP ? &s->cleanup : role == R_MOVER ? &s->mover : &s->qmgr;
 	channel_close(*place);
 	*place = ch;
 }

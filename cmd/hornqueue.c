@@ -1,5 +1,5 @@
 /* hornqueue: shows the queues and acts on their messages. */
-#include "cmd/common/cli.h"
+#include "cmd/hornqueue.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -13,14 +13,8 @@ static const struct cli_option options[] = {
 	{"--help", "", "this text"},
 };
 static const char usage[] = "hornqueue [-c DIR] [-s SERVER] [--json] list | flush | show ID... | cat ID | why ID... |\n"
-	"                 hold ID... | release ID... | retry ID... | remove ID...";
-
-struct request {
-	const char *server;
-	bool json;
-	struct buffer partial; /* of a row that has not come whole */
-	size_t rows;
-};
+	"                 hold ID... | release ID... | retry ID... | remove ID... |\n"
+	"                 badmail list | badmail show|requeue|remove ID...";
 
 static const char *text_of(const json_t *o, const char *key)
 {
@@ -28,8 +22,7 @@ static const char *text_of(const json_t *o, const char *key)
 	return text == NULL ? "-" : text;
 }
 
-/* Text from mail never steers a terminal. */
-static void print_safe(const char *text)
+void print_safe(const char *text)
 {
 	for (const char *p = text; *p != '\0'; p++)
 		(void)putchar((unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p);
@@ -150,6 +143,8 @@ static int run(struct cli *c, struct request *r, char **args, int n)
 		return list(c, r);
 	if (strcmp(args[0], "flush") == 0)
 		return flush(c, r);
+	if (strcmp(args[0], "badmail") == 0)
+		return badmail_run(c, r, args + 1, n - 1);
 	for (size_t i = 0; i < COUNT_OF(acts); i++) {
 		if (strcmp(args[0], acts[i].act) != 0)
 			continue;

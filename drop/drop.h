@@ -14,7 +14,7 @@
 struct drop_job {
 	uint64_t delivery;
 	struct qid id;
-	bool badmail, named;
+	bool badmail, named, not_kept; /* not_kept: Badmail is full */
 	int fd, error, body_fd;
 	struct buffer content, head, reason; /* head: the X- lines, or the envelope for Badmail */
 	struct buffer indexes;
@@ -30,6 +30,10 @@ struct drop {
 	struct drop_job *gathering; /* contents that come in parts */
 	struct event *work;
 	bool work_due;
+	struct server *server;
+	/* badmail.c: what the directory holds, as far as it is known */
+	uint64_t badmail_bytes, badmail_lost;
+	int64_t badmail_oldest_s, badmail_seen_ms;
 };
 
 int drop_on_part(struct channel *ch, struct message *m);
@@ -39,6 +43,9 @@ int drop_on_confirm(struct channel *ch, struct message *m);
 void drop_tell_again(struct drop *d);
 void drop_work(struct drop *d);
 void drop_free_job(struct drop_job *j);
+/* badmail.c: MISSION D12: at a limit what is there is kept, what comes is counted and logged */
+bool badmail_takes(struct drop *d, uint64_t bytes);
+void badmail_lose(struct drop *d, const struct drop_job *j);
 /* file.c */
 void drop_write_job(struct drop *d, struct drop_job *j);
 void drop_name_job(struct drop *d, struct drop_job *j);

@@ -35,6 +35,12 @@ void drop_write_job(struct drop *d, struct drop_job *j)
 {
 	char name[40];
 	int dir_fd = j->badmail ? d->badmail_fd : d->drop_fd;
+	off_t body = j->body_fd >= 0 ? lseek(j->body_fd, 0, SEEK_END) : 0;
+	if (j->badmail && !badmail_takes(d, j->head.n + j->reason.n + j->content.n + (body > 0 ? (uint64_t)body : 0))) {
+		j->not_kept = true;
+		badmail_lose(d, j);
+		return;
+	}
 	(void)snprintf(name, sizeof name, ".%s.new", j->id.text);
 	j->fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
 	j->error = j->fd < 0 ? errno : 0;
@@ -64,6 +70,8 @@ void drop_name_job(struct drop *d, struct drop_job *j)
 {
 	char from[40], to[48];
 	int dir_fd = j->badmail ? d->badmail_fd : d->drop_fd;
+	if (j->not_kept)
+		return;
 	if (j->error == 0 && (fchmod(j->fd, 0640) != 0 || fdatasync(j->fd) != 0))
 		j->error = errno;
 	(void)snprintf(from, sizeof from, ".%s.new", j->id.text);

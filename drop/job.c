@@ -132,7 +132,7 @@ static void tell(struct drop *d, const struct drop_job *j)
 	buffer_init(&results, 4 * 1024 * 1024);
 	struct result r = {.outcome = j->error == 0 ? OUTCOME_SENT : OUTCOME_DEFERRED, .code = j->error == 0 ? 250 : 452,
 		.enhanced = j->error == 0 ? SPAN_LIT("2.0.0") : SPAN_LIT("4.3.1"),
-		.text = j->error != 0 ? span_of(strerror(j->error)) : j->badmail ? SPAN_LIT("kept in Badmail") : SPAN_LIT("delivered to the Drop directory"),
+		.text = j->error != 0 ? span_of(strerror(j->error)) : j->not_kept ? SPAN_LIT("not kept: Badmail is full; the log has it") : j->badmail ? SPAN_LIT("kept in Badmail") : SPAN_LIT("delivered to the Drop directory"),
 		.peer = j->badmail ? SPAN_LIT("badmail") : SPAN_LIT("drop")};
 	while (take_u32(&rest, &index)) {
 		r.index = index;

@@ -62,6 +62,15 @@ static void stop(struct process *p, uint32_t grace_ms)
 	proc_done(p);
 }
 
+static void reloaded(struct process *p, const struct config *old)
+{
+	struct drop *d = p->program;
+	(void)old;
+	struct server *s = config_server(&p->config, span_of(p->server));
+	if (s != NULL)
+		d->server = s;
+}
+
 int main(void)
 {
 	struct complaint why;
@@ -73,9 +82,11 @@ int main(void)
 	d->proc.stop = stop;
 	d->drop_fd = proc_fd(&d->proc, "drop");
 	d->badmail_fd = proc_fd(&d->proc, "badmail");
+	d->server = config_server(&d->proc.config, span_of(d->proc.server));
+	d->proc.reloaded = reloaded;
 	d->work = event_new(d->proc.base, -1, 0, on_work, d);
 	struct path_rule paths[] = {{d->drop_fd, PATH_READ | PATH_WRITE}, {d->badmail_fd, PATH_READ | PATH_WRITE}};
-	if (d->work == NULL || proc_confine(&d->proc, &rights, paths, COUNT_OF(paths), NULL, &why) != 0)
+	if (d->server == NULL || d->work == NULL || proc_confine(&d->proc, &rights, paths, COUNT_OF(paths), NULL, &why) != 0)
 		return proc_fail(&d->proc, EX_OSERR, &why);
 	return proc_run(&d->proc);
 }

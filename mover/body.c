@@ -72,6 +72,44 @@ int body_on_data(struct channel *ch, struct message *msg)
 	return 0;
 }
 
+/* The bytes of another body: a report holds the whole message that it is about. */
+static int copy_bytes(struct mover *m, struct body_file *b, const struct qid *from)
+{
+	char name[64];
+	qid_path(from, "", name, sizeof name);
+	int fd = openat(m->body_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), error = fd < 0 ? errno : 0;
+	char *block = error == 0 ? malloc(COPY_BLOCK) : NULL;
+	if (error == 0 && block == NULL)
+		error = ENOMEM;
+	for (off_t at = 0; error == 0;) {
+		ssize_t n = pread(fd, block, COPY_BLOCK, at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		error = n < 0 ? errno : n == 0 ? 0 : m->storage->write(m->storage, b->fd, b->id.text, (struct span){block, (size_t)n}, (off_t)b->n);
+		if (n <= 0)
+			break;
+		at += n;
+		b->n += (size_t)n;
+	}
+	free(block);
+	if (fd >= 0)
+		(void)close(fd);
+	return error;
+}
+
+int body_on_copy(struct channel *ch, struct message *msg)
+{
+	HANDLE(ch, msg, body_copy, copy);
+	struct mover *m = ch->program;
+	struct qid from;
+	struct body_file **p = find_body(m, ch, copy.id);
+	if (p == NULL || qid_parse(copy.from, &from) != 0)
+		return EBADMSG;
+	if (*p != NULL && (*p)->error == 0)
+		(*p)->error = copy_bytes(m, *p, &from);
+	return 0;
+}
+
 static int name_body(struct mover *m, struct body_file *b)
 {
 	char from[64], to[64], dir[8];

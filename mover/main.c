@@ -31,7 +31,7 @@ static void peer_gone(struct channel *ch, int reason)
 static const struct channel_owner owner = {
 	.handlers = {[MSG_store] = store_on_store, [MSG_fold] = store_on_fold, [MSG_discard] = store_on_discard,
 		[MSG_corrupt] = store_on_corrupt, [MSG_corrupt_record] = store_on_corrupt_record, [MSG_body_refused] = store_on_body_refused,
-		[MSG_body_begin] = body_on_begin, [MSG_body_data] = body_on_data,
+		[MSG_body_begin] = body_on_begin, [MSG_body_data] = body_on_data, [MSG_body_copy] = body_on_copy,
 		[MSG_body_end] = body_on_end, [MSG_body_drop] = body_on_drop, [MSG_segment_want] = segments_on_want,
 		[MSG_segment_free] = segments_on_free},
 	.gone = peer_gone,

@@ -10,7 +10,7 @@
 #define EVENTS_FILE "mover/events.def"
 #include "log/events.h"
 
-enum { STORE_BATCH = 256, SPARES_KEPT = 4, BODY_BUCKETS = 256, SYNC_AHEAD = 4 * 1024 * 1024 };
+enum { STORE_BATCH = 256, SPARES_KEPT = 4, BODY_BUCKETS = 256, SYNC_AHEAD = 4 * 1024 * 1024, COPY_BLOCK = 256 * 1024 };
 
 /* A message on its way from the journal to its own file. */
 struct store_job {
@@ -57,6 +57,7 @@ void store_work(struct mover *m);
 /* body.c */
 int body_on_begin(struct channel *ch, struct message *m);
 int body_on_data(struct channel *ch, struct message *m);
+int body_on_copy(struct channel *ch, struct message *m);
 int body_on_end(struct channel *ch, struct message *m);
 int body_on_drop(struct channel *ch, struct message *m);
 void body_origin_gone(struct mover *m, const struct channel *origin);

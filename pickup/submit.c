@@ -38,12 +38,12 @@ static void set_aside(struct pickup *p, const struct place *pl, const struct qid
 	}
 	buffer_printf(&why, "%s\n", reason);
 	LOG(&p->proc.log, bad_file, qid_span(id), F("file", span_of(file)), F("reason", span_of(reason)));
+	(void)snprintf(name, sizeof name, "%s.BDR", id->text);
+	int error = replace_file_at(p->badmail_fd, name, buffer_span(&why), 0640);
 	(void)snprintf(name, sizeof name, "%s.BAD", id->text);
 	/* the file itself moves there; to another file system it is copied, as far as it could be read */
-	int error = renameat(pl->taken_fd, id->text, p->badmail_fd, name) == 0 ? 0 : replace_file_at(p->badmail_fd, name, text, 0640);
-	(void)snprintf(name, sizeof name, "%s.BDR", id->text);
-	if (error == 0)
-		error = replace_file_at(p->badmail_fd, name, buffer_span(&why), 0640);
+	if (error == 0 && renameat(pl->taken_fd, id->text, p->badmail_fd, name) != 0)
+		error = replace_file_at(p->badmail_fd, name, text, 0640);
 	if (error == 0)
 		(void)unlinkat(pl->taken_fd, id->text, 0);
 	buffer_free(&why);

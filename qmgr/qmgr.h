@@ -25,7 +25,6 @@ enum {
 	FACTS_A_PACKET = 64 * 1024,
 	DAMAGE_BYTES = 32 * 1024, NOTICE_AGAIN_S = 10, NOTICE_PAUSE_S = 60, /* a notice to postmaster: its size, when it goes again, when the next one */
 	DUE_A_TURN = 500,
-	REPORT_BADMAIL = 4,         /* as a report kind: the message itself goes to Badmail */
 };
 
 enum rcpt_state { RCPT_DUE, RCPT_QUEUED, RCPT_OUT, RCPT_DEFERRED, RCPT_OWED, RCPT_CLOSED };
@@ -244,6 +243,7 @@ struct task *task_find(struct qmgr *q, uint64_t delivery);
 void task_renumber(struct qmgr *q, struct task *t, uint64_t delivery);
 void task_end(struct qmgr *q, struct task *t);
 int task_send(struct qmgr *q, struct task *t, struct agent *a);
+void task_send_parts(struct channel *ch, uint64_t delivery, struct span *content);
 void task_badmail(struct qmgr *q, struct qmsg *m, const uint32_t *indexes, size_t n, struct span reason);
 void agent_gone(struct qmgr *q, const struct channel *ch);
 struct agent *agent_pick(struct qmgr *q, struct dest *d); /* NULL: none has room; d NULL: for Badmail */

@@ -34,15 +34,10 @@ static void owe_one(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span r
 			report_ask(q, m, o);
 }
 
-/* Very many recipients get several reports: each fits into a packet. */
-void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results)
+static void owe_parts(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results)
 {
 	struct buffer part;
 	struct result r;
-	if (m->e.sender.n == 0) {
-		keep_as_badmail(q, m, results);
-		return;
-	}
 	buffer_init(&part, 1024 * 1024);
 	while (result_take(&results, &r)) {
 		result_put(&part, &r);
@@ -56,26 +51,56 @@ void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span resul
 	buffer_free(&part);
 }
 
+/* Very many recipients get several reports: each fits into a packet.  A report of failure has its copy (MISSION D11). */
+void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results)
+{
+	if (m->e.sender.n == 0) {
+		keep_as_badmail(q, m, results);
+		return;
+	}
+	owe_parts(q, m, kind, results);
+	if (kind == REPORT_FAILURE && q_params(q)->ndr_copy_to[0] != '\0')
+		owe_parts(q, m, REPORT_COPY, results);
+}
+
+/* A failure is reported with the whole message but where the sender wants its header alone (RFC 3461 4.3); a copy always
+ * is; a message with bytes that only BINARYMIME carries gives its header. */
+static bool holds_whole(const struct qmsg *m, const struct owed *o)
+{
+	if ((m->e.flags & ENV_BINARY) != 0)
+		return false;
+	return o->kind == REPORT_COPY || (o->kind == REPORT_FAILURE && m->e.ret != RET_HDRS);
+}
+
+static void put_all_recipients(const struct qmsg *m, struct buffer *envelope)
+{
+	struct envelope e = m->e;
+	e.rcpts = calloc(m->e.rcpts_n, sizeof *e.rcpts);
+	for (size_t i = 0; e.rcpts != NULL && i < m->e.rcpts_n; i++)
+		e.rcpts[i] = (struct envelope_rcpt){.address = m->rcpts[i].address, .notify = m->rcpts[i].notify, .orcpt = m->rcpts[i].orcpt};
+	if (e.rcpts != NULL)
+		envelope_put(envelope, &e);
+	free(e.rcpts);
+}
+
 void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o)
 {
 	struct span content = {"", 0};
 	struct buffer envelope, bytes;
-	struct envelope e = m->e;
-	bool truncated = false;
+	bool truncated = false, whole = holds_whole(m, o), in_file = whole && (m->e.flags & ENV_BODY_FILE) != 0;
+	uint64_t delivery = ++q->next_delivery;
 	if (q->bounce == NULL)
 		return; /* asked when there is one */
 	fates_flush(q);
 	buffer_init(&envelope, 16 * 1024 * 1024);
 	buffer_init(&bytes, 64 * 1024 * 1024);
-	e.rcpts = calloc(m->e.rcpts_n, sizeof *e.rcpts);
-	for (size_t i = 0; e.rcpts != NULL && i < m->e.rcpts_n; i++)
-		e.rcpts[i] = (struct envelope_rcpt){.address = m->rcpts[i].address, .notify = m->rcpts[i].notify, .orcpt = m->rcpts[i].orcpt};
-	if (e.rcpts != NULL)
-		envelope_put(&envelope, &e);
-	free(e.rcpts);
-	(void)!content_read(q, m, &bytes, &content, REPORT_CONTENT, &truncated);
-	send_report(q->bounce, (struct msg_report){.id = qid_span(&o->id), .parent = qid_span(&m->id), .kind = o->kind,
-		.envelope = buffer_span(&envelope), .results = buffer_span(&o->results), .content = content, .truncated = truncated}, -1);
+	put_all_recipients(m, &envelope);
+	if (!in_file)
+		(void)!content_read(q, m, &bytes, &content, whole ? 0 : REPORT_CONTENT, &truncated);
+	task_send_parts(q->bounce, delivery, &content);
+	send_report(q->bounce, (struct msg_report){.id = qid_span(&o->id), .parent = qid_span(&m->id), .kind = o->kind, .delivery = delivery,
+		.envelope = buffer_span(&envelope), .results = buffer_span(&o->results),
+		.original = in_file ? ORIGINAL_FILE : whole ? ORIGINAL_WHOLE : ORIGINAL_HEADER, .size = m->e.size, .content = content}, -1);
 	buffer_free(&envelope);
 	buffer_free(&bytes);
 }
@@ -86,6 +111,17 @@ void report_ask_all(struct qmgr *q)
 		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
 			for (struct owed *o = m->owed; o != NULL; o = o->next)
 				report_ask(q, m, o);
+}
+
+static struct span kind_name(uint32_t kind)
+{
+	switch ((enum fate_report)kind) {
+	case REPORT_DELAY: return SPAN_LIT("delayed");
+	case REPORT_SUCCESS: return SPAN_LIT("success");
+	case REPORT_COPY: return SPAN_LIT("copy");
+	case REPORT_FAILURE: break;
+	}
+	return SPAN_LIT("failure");
 }
 
 /* The report is on disk: that closes what it is about.  Made exactly once. */
@@ -101,8 +137,7 @@ void report_seen(struct qmgr *q, const struct envelope *e, const struct qid *id)
 	fates_line(q, m, &f);
 	fates_flush(q); /* only then the report is due */
 	msg_apply_fate(q, m, &f);
-	LOG(&q->proc.log, report_made, qid_span(&m->id), F("report", qid_span(id)), F("kind", e->closes_kind == REPORT_DELAY ? SPAN_LIT("delayed")
-		: e->closes_kind == REPORT_SUCCESS ? SPAN_LIT("success") : SPAN_LIT("failure")));
+	LOG(&q->proc.log, report_made, qid_span(&m->id), F("report", qid_span(id)), F("kind", kind_name(e->closes_kind)));
 	msg_settle(q, m);
 }
 

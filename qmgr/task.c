@@ -117,7 +117,7 @@ static void put_indexes(struct buffer *b, const uint32_t *indexes, size_t n)
 }
 
 /* What does not fit into one message goes ahead in parts; *content is left with the rest. */
-static void send_parts(struct channel *ch, uint64_t delivery, struct span *content)
+void task_send_parts(struct channel *ch, uint64_t delivery, struct span *content)
 {
 	while (content->n > IPC_INLINE) {
 		send_content_part(ch, (struct msg_content_part){.delivery = delivery, .content = {content->at, IPC_INLINE}}, -1);
@@ -151,7 +151,7 @@ int task_send(struct qmgr *q, struct task *t, struct agent *a)
 	a->tasks++;
 	for (size_t i = 0; i < t->n; i++)
 		t->m->rcpts[t->indexes[i]].state = RCPT_OUT;
-	send_parts(a->channel, t->delivery, &content);
+	task_send_parts(a->channel, t->delivery, &content);
 	send_deliver(a->channel, (struct msg_deliver){.delivery = t->delivery, .id = qid_span(&t->m->id),
 		.connections = t->dest->local || dest_out(q, t->dest)->messages_per_connection == PARAM_UNLIMITED ? 0 : dest_connections(q, t->dest),
 		.most = dest_share(q), .nexthop = span_of(t->dest->nexthop), .domain = span_of(t->dest->domain), .envelope = buffer_span(&envelope),
@@ -186,7 +186,7 @@ void task_badmail(struct qmgr *q, struct qmsg *m, const uint32_t *indexes, size_
 	a->tasks++;
 	for (size_t i = 0; i < n; i++)
 		m->rcpts[indexes[i]].state = RCPT_OUT;
-	send_parts(a->channel, t->delivery, &content);
+	task_send_parts(a->channel, t->delivery, &content);
 	send_badmail(a->channel, (struct msg_badmail){.delivery = t->delivery, .id = qid_span(&m->id), .envelope = buffer_span(&envelope),
 		.indexes = buffer_span(&list), .reason = reason, .content = content}, body_fd);
 	buffer_free(&envelope);

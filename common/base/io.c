@@ -114,7 +114,9 @@ static int write_synced(int dir_fd, const char *name, struct span bytes, mode_t 
 int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode)
 {
 	char aside[300];
-	int n = snprintf(aside, sizeof aside, "%s.new", name);
+	const char *slash = strrchr(name, '/'), *last = slash == NULL ? name : slash + 1;
+	/* hidden: nobody who watches the directory takes it for a file of its own */
+	int n = snprintf(aside, sizeof aside, "%.*s.%s.new", (int)(last - name), name, last);
 	if (n < 0 || (size_t)n >= sizeof aside)
 		return ENAMETOOLONG;
 	int error = write_synced(dir_fd, aside, bytes, mode);
@@ -124,7 +126,9 @@ int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode
 		(void)unlinkat(dir_fd, aside, 0);
 		return error;
 	}
-	int dir = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char parent[300];
+	(void)snprintf(parent, sizeof parent, "%.*s.", (int)(last - name), name);
+	int dir = openat(dir_fd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return errno;
 	if (fsync(dir) != 0)

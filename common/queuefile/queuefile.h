@@ -136,7 +136,10 @@ MUST_CHECK int segment_scan_end(int dir_fd, uint64_t seq, uint64_t *end, uint64_
 enum fate_kind { FATE_CLOSED = 1, FATE_OWED = 2, FATE_REPORTED = 3, FATE_MOVED = 4, FATE_GONE = 5, FATE_HELD = 6, FATE_RELEASED = 7 };
 enum fate_outcome { OUTCOME_SENT = 1, OUTCOME_FAILED = 2, OUTCOME_DEFERRED = 3, OUTCOME_REMOVED = 4,
 	OUTCOME_PASSED = 5 /* sent to a peer that will report itself (RFC 3461 5.2.1) */ };
-enum fate_report { REPORT_FAILURE = 1, REPORT_DELAY = 2, REPORT_SUCCESS = 3 };
+enum fate_report { REPORT_FAILURE = 1, REPORT_DELAY = 2, REPORT_SUCCESS = 3,
+	REPORT_COPY = 4 /* of a report of failure, for ndr_copy_to */ };
+/* What a report holds of its original: in the message that asks for it, or in the original's body file. */
+enum report_original { ORIGINAL_HEADER, ORIGINAL_WHOLE, ORIGINAL_FILE };
 /* What became of one recipient. */
 struct result {
 	uint32_t index;

@@ -96,6 +96,44 @@ class Wait(unittest.TestCase):
             self.assertIn(b"550 5.1.1 no", h.badmail("BDR")[0].read_bytes())
             self.assertIn(b"recipient=<b@sink.example>", h.badmail("BDP")[0].read_bytes())
 
+    def test_reports_and_their_copies_hold_the_whole_original(self):
+        """MISSION D11: small, larger than what fits beside an envelope, larger than memory; RET=HDRS holds for the sender alone."""
+        refuse = lambda stage, *a: "550 5.1.1 no such user" if stage == "rcpt" else None
+        for size, ret in ((10, ""), (100000, ""), (300000, ""), (300000, " RET=HDRS")):
+            with self.subTest(size=size, ret=ret), Sink(refuse) as sink, Horn(server=["ndr_copy_to=watch@local.example"], domains=[remote(sink)]) as h, h.client() as c:
+                body = TEXT + b"\r\n" + b"a line of the body\r\n" * (size // 20) + b"the end"
+                c.ask("EHLO c.example")
+                c.ask("MAIL FROM:<back@local.example>" + ret)
+                c.ask("RCPT TO:<b@sink.example>")
+                c.ask("DATA")
+                c.say(body + b"\r\n.\r\n")
+                c.hear()
+                files = [p.read_bytes() for p in wait_for("report and copy", lambda: len(h.drop()) == 2 and h.drop())]
+                for data in files:
+                    copy = b"X-Receiver: <watch@" in data
+                    m = email.message_from_bytes(data.split(b"\r\n", 2)[2], policy=email.policy.default)
+                    part = list(m.iter_parts())[2]
+                    self.assertEqual(part.get_content_type(), "message/rfc822" if copy or not ret else "text/rfc822-headers")
+                    self.assertEqual(body in data, copy or not ret)
+                    self.assertEqual(m["to"], "watch@local.example" if copy else "back@local.example")
+                self.assertEqual(sum(b"X-Receiver: <watch@" in d for d in files), 1)
+                wait_for("an empty queue", lambda: not h.messages())
+                wait_for("the body files to go", lambda: not list((h.server_dir / "Queue/body").glob("??/*")))
+
+    def test_a_report_that_cannot_be_delivered_is_kept_whole(self):
+        """MISSION D12: the report of a report is three files in Badmail; ID.BAD holds the whole original."""
+        refuse = lambda stage, *a: "550 5.1.1 no such user" if stage == "rcpt" else None
+        with Sink(refuse) as sink, Horn(domains=[remote(sink)]) as h, h.client() as c:
+            body = TEXT + b"\r\n" + b"a line of the body\r\n" * 20000 + b"the end"
+            c.send("back@sink.example", "b@sink.example", body)
+            bad = wait_for("Badmail", lambda: h.badmail("BAD") and h.badmail("BDP") and h.badmail("BDR") and h.badmail("BAD"))[0]
+            wait_for("an empty queue", lambda: not h.messages())
+            self.assertEqual(sorted(p.name.split(".")[1] for p in bad.parent.iterdir()), ["BAD", "BDP", "BDR"])
+            self.assertIn(body, bad.read_bytes())
+            self.assertIn(b"Content-Type: multipart/report", bad.read_bytes())
+            self.assertIn(b"recipient=<back@sink.example>", h.badmail("BDP")[0].read_bytes())
+            self.assertIn(b"no such user", h.badmail("BDR")[0].read_bytes())
+
     def test_very_many_recipients_with_long_refusals(self):
         def answer(stage, text, n):
             if stage == "rcpt":
