@@ -132,19 +132,43 @@ static void put_missing(struct buffer *b, const struct found *f, const struct he
 		buffer_printf(b, "Message-ID: <%s@%s>\r\n", id->text, f->server->p.fqdn);
 }
 
+static bool is_own(const void *context, struct span domain)
+{
+	return route_domain_is_own(context, domain);
+}
+
+/* Pickup and sendmail are a message's first hop (MISSION D5). */
+static int mask_sender(struct found *f)
+{
+	struct address a;
+	if (f->server->p.masquerade_domain[0] == '\0' || f->sender.n == 0 || address_parse(f->sender, ADDRESS_UTF8, &a) != 0 || !route_domain_is_own(f->server, a.domain))
+		return 0;
+	f->sender = span_of(arena_printf(&f->arena, "%.*s@%s", SPAN_ARG(a.local), f->server->p.masquerade_domain));
+	return f->arena.failed ? ENOMEM : 0;
+}
+
 /* The header without Bcc and X-Sender/X-Receiver lines, with what is missing, then the body. */
 static void put_content(struct buffer *b, const struct found *f, struct span text, const struct qid *id, const char *user, int64_t wall_s, struct header_walk *w)
 {
 	struct header_field h;
 	struct span rest = text;
+	struct rewrite change = {.default_domain = f->server->p.default_domain, .masquerade = f->server->p.masquerade_domain, .is_own = is_own, .context = f->server};
+	struct buffer field;
 	struct received r = {.by = span_of(f->server->p.fqdn), .id = qid_span(id), .local_user = span_of(user), .wall_s = wall_s};
 	header_walk_init(w);
 	header_walk(w, text);
 	received_put(b, &r);
 	put_missing(b, f, w, id, wall_s);
-	while (header_next(&rest, &h))
-		if (!span_case_is(h.name, "Bcc") && !span_case_is(h.name, "Resent-Bcc") && !span_case_is(h.name, "X-Sender") && !span_case_is(h.name, "X-Receiver"))
-			crlf_put(b, h.whole);
+	buffer_init(&field, b->limit);
+	while (header_next(&rest, &h)) {
+		if (span_case_is(h.name, "Bcc") || span_case_is(h.name, "Resent-Bcc") || span_case_is(h.name, "X-Sender") || span_case_is(h.name, "X-Receiver"))
+			continue;
+		buffer_clear(&field);
+		rewrite_field(&field, &h, &change);
+		b->failed = b->failed || !buffer_ok(&field);
+		crlf_put(b, buffer_span(&field));
+	}
+	buffer_free(&field);
 	buffer_puts(b, "\r\n");
 	crlf_put(b, rest);
 }
@@ -169,6 +193,8 @@ int draft_make(struct pickup *p, const struct place *pl, const struct qid *id, s
 		error = refuse(&f, "no recipient", (struct span){"", 0});
 	if (error == 0 && !f.has_sender)
 		error = refuse(&f, "no sender: neither X-Sender nor Sender nor From", (struct span){"", 0});
+	if (error == 0)
+		error = mask_sender(&f);
 	if (error == 0) {
 		put_content(&out->content, &f, text, id, owner_name(p, pl, owner, user), wall_s, &w);
 		struct envelope e = {.sender = f.sender, .arrived_us = wall_s * 1000000, .hops = w.received, .size = out->content.n,

@@ -18,7 +18,20 @@ EQUIVALENT = {
     "schedule/fates.def:6 row gone": "no later row takes code 0, and what no row takes waits",
     "schedule/fates.def:18 row gone": "no later row takes 4yz, and what no row takes waits",
     "schedule/fates.def:20 row gone": "it is the last row, and what no row takes waits",
-    "route/route.c:29 > to >=": "two patterns that fit and are equally long are one pattern, and a server has each domain once",
+    "route/route.c:25 > to >=": "two patterns that fit and are equally long are one pattern, and a server has each domain once",
+    "route/routes.def:3 nowhere to own_hosts": "an address without a domain has an empty one",
+    "route/routes.def:6 nowhere to domain_route": "an alias domain has no route: the configuration is refused",
+    "route/routes.def:7 nowhere to domain_route": "a local domain has no route: the configuration is refused",
+    "route/routes.def:11 own_hosts to own_then_smart": "behind the rules of the smart host there is none",
+    "route/routes.def:12 own_hosts to own_then_smart": "behind the rules of the smart host there is none",
+    "route/routes.def:13 own_hosts to own_then_smart": "behind the rules of the smart host there is none",
+    **{f"route/routes.def:{n} after the next": "no address fits both rules" for n in (3, 4, 5, 6, 7, 11)},
+    "route/relays.def:3 after the next": "an own domain has no relay parameter that counts",
+    "route/relays.def:4 after the next": "relay is yes or never, not both",
+    "lookup/lookup.c:96 > to >=": "two equal draws of 32 bits",
+    "lookup/lookup.c:334 > to >=": "two equal draws of 32 bits",
+    "lookup/lookup.c:200 > to >=": "the limit itself stays the limit",
+    "lookup/lookup.c:292 true, \"5 to false, \"5": "an address that nexthop_parse has taken is one",
 }
 
 

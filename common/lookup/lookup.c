@@ -54,7 +54,7 @@ static uint16_t port_of(const struct lookup *l)
 	return h->port != 0 ? h->port : l->default_port;
 }
 
-static bool address_of(struct span raw, uint16_t port, struct sockaddr_storage *sa, socklen_t *n)
+static void address_of(struct span raw, uint16_t port, struct sockaddr_storage *sa, socklen_t *n)
 {
 	memset(sa, 0, sizeof *sa);
 	if (raw.n == 4) {
@@ -70,7 +70,6 @@ static bool address_of(struct span raw, uint16_t port, struct sockaddr_storage *
 		memcpy(&v6->sin6_addr, raw.at, 16);
 		*n = sizeof *v6;
 	}
-	return true;
 }
 
 /* ---- hosts of one step ---- */
@@ -156,7 +155,7 @@ static void take_host(struct lookup *l)
 	while (v4.n > 0 || v6.n > 0) {
 		struct span *from = v4.n == 0 || (newer && v6.n > 0) ? &v6 : &v4;
 		size_t size = from == &v6 ? 16 : 4;
-		(void)address_of((struct span){from->at, size}, port_of(l), &sa, &n);
+		address_of((struct span){from->at, size}, port_of(l), &sa, &n);
 		from->at += size;
 		from->n -= size;
 		newer = !newer;

@@ -7,7 +7,7 @@
 #include "params/params.h"
 #include <sys/socket.h>
 
-enum { LOOKUP_TARGETS_MOST = 20, LOOKUP_STEPS_MOST = 30 };
+enum { LOOKUP_TARGETS_MOST = 20, LOOKUP_STEPS_MOST = 2 * NEXTHOPS_MOST /* a route's and the smart host's */ };
 
 struct lookup_target {
 	struct sockaddr_storage addr;

@@ -35,6 +35,18 @@ bool header_next(struct span *rest, struct header_field *f);
  * address list (RFC 5322 3.4, groups included).  0, or EINVAL when a piece is no address. */
 int header_addresses(struct span body, int (*take)(void *context, struct span mailbox), void *context);
 
+/* What becomes of addresses in the header of a message's first hop (MISSION D5, E1). */
+struct rewrite {
+	const char *default_domain; /* for addresses without a domain */
+	const char *masquerade;     /* in From, Sender, Reply-To instead of an own domain; "": nothing is masked */
+	bool (*is_own)(const void *context, struct span domain);
+	const void *context;
+};
+/* Appends the field, rewritten where it holds addresses; what can't be read as an address stays as it is. */
+void rewrite_field(struct buffer *out, const struct header_field *f, const struct rewrite *r);
+/* Appends all fields of the header that content begins with; returns how many bytes of content they were. */
+size_t rewrite_header(struct buffer *out, struct span content, const struct rewrite *r);
+
 void date_put(struct buffer *b, int64_t wall_s); /* RFC 5322 3.3, local offset */
 
 struct received {

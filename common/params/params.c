@@ -155,9 +155,10 @@ static bool nexthops_are_valid(struct span text)
 {
 	struct nexthop h;
 	bool equal, bad = false;
+	size_t n = 0;
 	while (nexthop_next(&text, &h, &equal, &bad))
-		;
-	return !bad;
+		n++;
+	return !bad && n <= NEXTHOPS_MOST;
 }
 
 static bool address_is_valid(struct span text)
@@ -187,7 +188,7 @@ static const char *text_fault(enum param_kind kind, struct span text)
 	case KIND_CLIENTS:
 		return clients_are_valid(text) ? NULL : "write addresses, ADDR/BITS or ADDR/MASK";
 	case KIND_NEXTHOPS:
-		return nexthops_are_valid(text) ? NULL : "write [ADDR], [NAME] or NAME, each with :PORT if wanted, several with commas, | between equals";
+		return nexthops_are_valid(text) ? NULL : "write [ADDR], [NAME] or NAME, each with :PORT if wanted, several (at most 20) with commas, | between equals";
 	case KIND_ADDRESS:
 		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:

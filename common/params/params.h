@@ -174,6 +174,7 @@ void client_list_free(struct client_list *l);
 MUST_CHECK int literal_to_sockaddr(struct span literal, uint16_t port, struct sockaddr_storage *out, socklen_t *n);
 MUST_CHECK int sockaddr_to_v6(const struct sockaddr *sa, unsigned char out[16]);
 
+enum { NEXTHOPS_MOST = 20 }; /* in one text */
 enum nexthop_kind { NEXTHOP_ADDRESS, NEXTHOP_HOST, NEXTHOP_MX };
 struct nexthop {
 	enum nexthop_kind kind;

@@ -170,6 +170,15 @@ void route_find(const struct server *s, const struct address *a, struct route *o
 	route_trace(s, a, out, NULL, NULL);
 }
 
+bool route_domain_is_own(const struct server *s, struct span domain)
+{
+	const struct domain *d;
+	if (span_case_is(domain, s->p.default_domain))
+		return true;
+	d = route_section(s, domain);
+	return d != NULL && d->p.type != DOMAIN_REMOTE;
+}
+
 void route_put_text(struct buffer *b, const struct route *r)
 {
 	buffer_put_span(b, r->nexthop);

@@ -57,6 +57,8 @@ static void account(struct session *s, size_t before)
 		t->no_memory = true;
 	if (n > 0)
 		header_walk(&t->walk, fresh);
+	if (t->walk.done && !t->too_big && !t->no_memory)
+		hop_rewrite(s);
 	if (t->too_big || t->no_memory) {
 		s->worker->content_bytes -= t->content.n;
 		buffer_free(&t->content);
@@ -101,6 +103,8 @@ static enum reply verdict(const struct transaction *t)
 static void end_of_content(struct session *s)
 {
 	struct transaction *t = s->t;
+	if (verdict(t) == REPLY_QUEUED)
+		hop_rewrite(s); /* a header alone, or one too long to be held */
 	enum reply r = verdict(t);
 	s->session_bytes += t->size;
 	if (r == REPLY_QUEUED) {

@@ -4,6 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+uint64_t submit_size(const struct transaction *t)
+{
+	return (uint64_t)((int64_t)t->size + t->rewritten_bytes) + t->received.n;
+}
+
 static struct session **bucket_of(struct worker *w, const struct qid *id)
 {
 	return &w->waiting[qid_hash(id) % WAIT_BUCKETS];
@@ -93,7 +98,7 @@ static void build_envelope(const struct session *s, struct buffer *out)
 {
 	const struct transaction *t = s->t;
 	struct envelope e = {.sender = t->sender, .arrived_us = t->arrived_us, .hops = t->walk.received, .ret = t->mail.ret,
-		.size = t->size + t->received.n, .envid = t->mail.envid, .client = span_of(s->address), .helo = span_of(s->helo),
+		.size = submit_size(t), .envid = t->mail.envid, .client = span_of(s->address), .helo = span_of(s->helo),
 		.protocol = span_of(s->esmtp ? "ESMTP" : "SMTP"), .rcpts = t->rcpts, .rcpts_n = t->rcpts_n};
 	e.flags = (t->walk.eight_bit ? ENV_8BIT : 0u) | (t->mail.smtputf8 ? ENV_UTF8 : 0u) |
 		(t->mail.body == BODY_BINARYMIME ? ENV_BINARY : 0u) | (t->in_file ? ENV_BODY_FILE : 0u);
@@ -173,7 +178,7 @@ static void answer(struct session *s, enum reply r)
 		struct buffer size, rcpts;
 		buffer_init(&size, 32);
 		buffer_init(&rcpts, 32);
-		buffer_printf(&size, "%llu", (unsigned long long)t->size + t->received.n);
+		buffer_printf(&size, "%llu", (unsigned long long)submit_size(t));
 		buffer_printf(&rcpts, "%zu", t->rcpts_n);
 		LOG(&s->worker->proc.log, accepted, qid_span(&t->id), F("client", span_of(s->address)), F("helo", span_of(s->helo)),
 			F("from", t->sender), F("size", buffer_span(&size)), F("nrcpt", buffer_span(&rcpts)), F("proto", span_of(s->esmtp ? "ESMTP" : "SMTP")));
@@ -220,7 +225,7 @@ int submit_on_body_done(struct channel *c, struct message *m)
 	struct session *s = find_waiting(c->program, done.id);
 	if (s == NULL || !s->t->in_file || s->t->submitted)
 		return 0;
-	bool whole = done.status == 0 && s->state == ST_COMMITTING && done.bytes == s->t->size + s->t->received.n;
+	bool whole = done.status == 0 && s->state == ST_COMMITTING && done.bytes == submit_size(s->t);
 	if (whole) {
 		hand_over(s);
 	} else if (s->state == ST_COMMITTING) {

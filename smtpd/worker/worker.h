@@ -45,6 +45,8 @@ struct transaction {
 	struct header_walk walk;
 	struct buffer received;
 	int64_t arrived_us;
+	int64_t rewritten_bytes;  /* by which rewriting made the content longer */
+	bool rewritten;
 	bool too_big, no_memory, bare, chunk_cr, bad_chunk, last_chunk, in_file, body_failed, submitted;
 	unsigned credit;
 	uint64_t chunk_left;
@@ -124,7 +126,10 @@ size_t body_take(struct session *s, struct span in);  /* ST_BODY */
 size_t chunk_take(struct session *s, struct span in); /* ST_CHUNK */
 void chunk_begin(struct session *s, struct span args, bool in_place);
 void data_begin(struct session *s);
+/* hop.c: what the first server of a message does to it */
+void hop_rewrite(struct session *s); /* as soon as the header is whole */
 /* submit.c */
+uint64_t submit_size(const struct transaction *t); /* bytes of the content as it is stored */
 void submit_begin(struct session *s);     /* the content is complete */
 void submit_all_again(struct worker *w, uint32_t server);
 void submit_forget(struct session *s);    /* no answer is waited for any more */

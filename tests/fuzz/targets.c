@@ -268,6 +268,8 @@ static void fuzz_pickup(struct span s)
 	struct draft d = {.reason = ""};
 	conf.server.p.fqdn = "mx.example.test";
 	conf.server.p.default_domain = "example.test";
+	conf.server.p.masquerade_domain = "masked.test";
+	conf.server.p.listen = "*:25";
 	buffer_init(&d.content, 1 << 22);
 	buffer_init(&d.envelope, 1 << 22);
 	(void)!draft_make(&p, &place, &id, s, 0, &d);

@@ -49,6 +49,7 @@ static const struct { const char *rule, *route; enum lookup_state state; const c
 	{"also in the other order", "servfail.example, gone.example", LOOKUP_DEFERRED, "4.4.3"},
 	{"a bare IPv4 is an address when it is no name", "192.0.2.77", LOOKUP_READY, "192.0.2.77[192.0.2.77]:25"},
 	{"a bare IPv6 as well", "2001:db8::77", LOOKUP_READY, "2001:db8::77[2001:db8::77]:25"},
+	{"a text that is no route", "bare.example,", LOOKUP_FAILED, "5.1.2"},
 	{"direct first: own hosts, then the smart host", "bare.example;[smart.example]:587", LOOKUP_READY, "bare.example[192.0.2.3]:25 +smart.example[192.0.2.50]:587"},
 };
 
@@ -124,6 +125,58 @@ START_TEST(each_rule_of_looking_up)
 }
 END_TEST
 
+static void keep_note(struct lookup *l, const char *text)
+{
+	struct buffer *notes = *((struct buffer **)l->context + 1);
+	buffer_printf(notes, "%s|", text);
+}
+
+/* What people are told: each fact once. */
+START_TEST(what_is_noted)
+{
+	static const struct { const char *route, *notes; } told[] = {
+		{"onlyme.example", "MX 10 alias-of-me.example|alias-of-me.example is this server: it and all that are no better are left out|"
+			"mail for the destination loops back to this server|"},
+		{"192.0.2.77", "192.0.2.77 is no name: taken as an address|"},
+		{"two.example", "MX 10 a.example|MX 20 b.example|"},
+		{"empty.example", "MX 10 nothing.example|nothing.example has no address|the next hop has no address|"},
+		{"bare.example", "no MX: bare.example itself|"},
+	};
+	struct buffer notes;
+	struct { int ended; struct buffer *notes; } context = {0, &notes};
+	buffer_init(&notes, 10000);
+	for (size_t i = 0; i < COUNT_OF(told); i++) {
+		struct lookup l = {.context = &context, .ask = answer, .done = done, .is_own = is_own, .note = keep_note, .fqdn = "mx.own.example", .default_port = 25};
+		buffer_clear(&notes);
+		lookup_begin(&l, span_of(told[i].route));
+		ck_assert_str_eq(buffer_cstr(&notes), told[i].notes);
+		lookup_free(&l);
+	}
+	buffer_free(&notes);
+}
+END_TEST
+
+static bool wrong_sizes(struct lookup *l, enum dns_kind kind, const char *name)
+{
+	static const char bytes[] = {16, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 4, 0, 0, 0, 1, 2, 3, 4};
+	ck_assert_str_eq(name, "host.example");
+	lookup_answer(l, kind, DNS_OK, (struct span){bytes, sizeof bytes});
+	return true;
+}
+
+START_TEST(an_address_is_taken_by_its_family_and_size)
+{
+	int ended = 0;
+	struct lookup l = {.context = &ended, .ask = wrong_sizes, .done = done, .fqdn = "mx.own.example", .default_port = 25};
+	lookup_begin(&l, SPAN_LIT("[host.example]"));
+	ck_assert_int_eq(l.state, LOOKUP_READY);
+	ck_assert_uint_eq(l.targets_n, 2);
+	ck_assert_int_eq(l.targets[0].addr.ss_family, AF_INET6);
+	ck_assert_int_eq(l.targets[1].addr.ss_family, AF_INET);
+	lookup_free(&l);
+}
+END_TEST
+
 /* a | b: each comes first now and then, both always before c. */
 START_TEST(equal_next_hops_are_drawn_by_lot)
 {
@@ -166,6 +219,8 @@ Suite *suite_lookup(void)
 	Suite *s = suite_create("lookup");
 	TCase *t = tcase_create("lookup");
 	tcase_add_loop_test(t, each_rule_of_looking_up, 0, (int)COUNT_OF(cases));
+	tcase_add_test(t, what_is_noted);
+	tcase_add_test(t, an_address_is_taken_by_its_family_and_size);
 	tcase_add_test(t, equal_next_hops_are_drawn_by_lot);
 	tcase_add_test(t, without_a_resolver_it_waits);
 	suite_add_tcase(s, t);

@@ -86,6 +86,45 @@ START_TEST(line_ends_of_files_become_crlf)
 }
 END_TEST
 
+static bool is_own_domain(const void *context, struct span domain)
+{
+	ck_assert_ptr_null(context);
+	return span_case_is(domain, "own.example");
+}
+
+/* With default domain own.example, masked as public.example. */
+static const struct { const char *rule, *before, *after; } rewritten[] = {
+	{"an own domain in From is masked", "From: a@own.example\r\n", "From: a@public.example\r\n"},
+	{"also in brackets, with names and comments kept", "From: \"A, B\" (x <y@own.example>) <a@OWN.example> (z)\r\n", "From: \"A, B\" (x <y@own.example>) <a@public.example> (z)\r\n"},
+	{"Sender and Reply-To as well", "Sender: a@own.example\r\nReply-To: <b@own.example>\r\n", "Sender: a@public.example\r\nReply-To: <b@public.example>\r\n"},
+	{"recipients are not masked", "To: a@own.example, <b@own.example>\r\n", "To: a@own.example, <b@own.example>\r\n"},
+	{"they get the default domain", "To: a, B C <b>, d@else.example\r\nCc: e\r\n", "To: a@own.example, B C <b@own.example>, d@else.example\r\nCc: e@own.example\r\n"},
+	{"an author without a domain is masked at once", "From: a\r\n", "From: a@public.example\r\n"},
+	{"other domains stay", "From: a@sub.own.example\r\n", "From: a@sub.own.example\r\n"},
+	{"groups", "To: friends: a, b@x.example; c\r\n", "To: friends: a@own.example, b@x.example; c@own.example\r\n"},
+	{"an empty group", "To: undisclosed-recipients:;\r\n", "To: undisclosed-recipients:;\r\n"},
+	{"folds stay where they are", "To: a,\r\n b,\r\n\tc@x.example\r\n", "To: a@own.example,\r\n b@own.example,\r\n\tc@x.example\r\n"},
+	{"quoted local parts", "To: \"a b\", <\"c@d\">\r\n", "To: \"a b\"@own.example, <\"c@d\"@own.example>\r\n"},
+	{"what is no address stays", "From: John Doe\r\nTo: a b c, <>, @, <@x:y@z>\r\n", "From: John Doe\r\nTo: a b c, <>, @, <@x:y@z>\r\n"},
+	{"broken ends stay", "From: (a\r\n", "From: (a\r\n"},
+	{"a bracket that does not end stays", "To: <a\r\n", "To: <a\r\n"},
+	{"other fields stay", "Subject: a@own.example\r\nX-To: a\r\n", "Subject: a@own.example\r\nX-To: a\r\n"},
+	{"nothing behind the header", "To: a\r\n\r\nTo: b\r\n", "To: a@own.example\r\n"},
+};
+
+START_TEST(addresses_of_a_first_hop)
+{
+	struct rewrite r = {.default_domain = "own.example", .masquerade = "public.example", .is_own = is_own_domain};
+	struct buffer out;
+	struct span before = span_of(rewritten[_i].before);
+	buffer_init(&out, 10000);
+	size_t n = rewrite_header(&out, before, &r);
+	ck_assert_msg(strcmp(buffer_cstr(&out), rewritten[_i].after) == 0, "%s: %s", rewritten[_i].rule, buffer_cstr(&out));
+	ck_assert_uint_le(n, before.n);
+	buffer_free(&out);
+}
+END_TEST
+
 Suite *suite_message(void)
 {
 	Suite *s = suite_create("message");
@@ -95,6 +134,7 @@ Suite *suite_message(void)
 	tcase_add_loop_test(t, address_lists_are_read_as_rfc_5322_writes_them, 0, (int)COUNT_OF(lists));
 	tcase_add_test(t, text_of_a_client_cannot_end_the_received_field);
 	tcase_add_test(t, line_ends_of_files_become_crlf);
+	tcase_add_loop_test(t, addresses_of_a_first_hop, 0, (int)COUNT_OF(rewritten));
 	suite_add_tcase(s, t);
 	return s;
 }

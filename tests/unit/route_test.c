@@ -96,6 +96,8 @@ static const struct {
 } relays[] = {
 	{"an own domain takes from everybody", "", "a@own.example", true, true, true, RELAY_OWN_DOMAIN},
 	{"relay = yes takes from everybody", "", "a@routed.example", true, true, true, RELAY_DOMAIN_YES},
+	{"an own domain also where relay = allow", "relay=allow\n", "a@own.example", true, true, true, RELAY_OWN_DOMAIN},
+	{"relay = yes also from those whom relay = allow keeps out", "relay=allow\n", "a@routed.example", true, true, true, RELAY_DOMAIN_YES},
 	{"relay = never takes from nobody", "relay=allow\n", "a@closed.example", false, false, false, RELAY_DOMAIN_NEVER},
 	{"deny but the list", "", "a@else.example", true, false, false, RELAY_DEFAULT},
 	{"allow but the list", "relay=allow\n", "a@else.example", false, true, true, RELAY_DEFAULT},
