@@ -19,12 +19,13 @@ import threading
 import time
 
 TREE = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TREE / "tests/system"))
+sys.path[:0] = [str(TREE / "tests/system"), str(TREE / "tests")]
 os.environ["POSTHORN_BUILD"] = str(pathlib.Path(sys.argv[1]).resolve())
 
 import horn  # noqa: E402
 from horn import Client, Horn, Sink, free_port, remote, wait_for  # noqa: E402
 from test_kill import Ledger, subjects  # noqa: E402
+from delivery_proofs import mixed, recipients  # noqa: E402
 
 TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
 
@@ -254,7 +255,7 @@ def commit():
 
 
 def main():
-    proofs = {f.__name__: f for f in (powercut, kills, frozen, schedule, idle, backlog, bigmessage)}
+    proofs = {f.__name__: f for f in (powercut, kills, frozen, schedule, idle, backlog, bigmessage, mixed, recipients)}
     for name in sys.argv[2:] or proofs:
         path = TREE / "docs/evidence" / f"{name}.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
