@@ -104,7 +104,7 @@ static bool may_state(const struct cleanup *c, const struct channel *ch, const s
 	case R_BOUNCE:
 		return report && !from_peer && e->sender.n == 0;
 	case R_MASTER: case R_FRONT: case R_CLEANUP: case R_QMGR: case R_MOVER: case R_SMTP: case R_DROP:
-	case R_CONTROL: case R_CONFIG: case R_LOGD: case R_RESOLVER: case R_ANY:
+	case R_CONTROL: case R_CONFIG: case R_LOGD: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_ANY:
 		break;
 	}
 	return false;

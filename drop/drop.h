@@ -15,14 +15,22 @@ struct drop_job {
 	uint64_t delivery;
 	struct qid id;
 	bool badmail, named, not_kept; /* not_kept: Badmail is full */
-	int fd, error, body_fd;
+	int fd, error, body_fd, dir_fd;
 	struct buffer content, head, reason; /* head: the X- lines, or the envelope for Badmail */
 	struct buffer indexes;
 	struct drop_job *next;
 };
 
+/* A local domain's own directory. */
+struct drop_place {
+	char *domain;
+	int fd;
+};
+
 struct drop {
 	struct process proc;
+	struct drop_place *places;
+	size_t places_n;
 	int drop_fd, badmail_fd;
 	struct channel *qmgr;
 	struct drop_job *jobs;      /* of this turn */
@@ -48,6 +56,6 @@ bool badmail_takes(struct drop *d, uint64_t bytes);
 void badmail_lose(struct drop *d, const struct drop_job *j);
 /* file.c */
 void drop_write_job(struct drop *d, struct drop_job *j);
-void drop_name_job(struct drop *d, struct drop_job *j);
+void drop_name_job(struct drop_job *j);
 
 #endif

@@ -34,7 +34,7 @@ static int write_side_file(int dir_fd, const struct drop_job *j, const char *tai
 void drop_write_job(struct drop *d, struct drop_job *j)
 {
 	char name[40];
-	int dir_fd = j->badmail ? d->badmail_fd : d->drop_fd;
+	int dir_fd = j->dir_fd;
 	off_t body = j->body_fd >= 0 ? lseek(j->body_fd, 0, SEEK_END) : 0;
 	if (j->badmail && !badmail_takes(d, j->head.n + j->reason.n + j->content.n + (body > 0 ? (uint64_t)body : 0))) {
 		j->not_kept = true;
@@ -66,10 +66,10 @@ static void final_name(const struct drop_job *j, unsigned n, char *out, size_t s
 		(void)snprintf(out, size, "%s-%u.%s", j->id.text, n, tail);
 }
 
-void drop_name_job(struct drop *d, struct drop_job *j)
+void drop_name_job(struct drop_job *j)
 {
 	char from[40], to[48];
-	int dir_fd = j->badmail ? d->badmail_fd : d->drop_fd;
+	int dir_fd = j->dir_fd;
 	if (j->not_kept)
 		return;
 	if (j->error == 0 && (fchmod(j->fd, 0640) != 0 || fdatasync(j->fd) != 0))

@@ -70,6 +70,14 @@ static void work_soon(struct drop *d, struct drop_job *j, struct message *m)
 	}
 }
 
+static int directory_of(const struct drop *d, struct span domain)
+{
+	for (size_t i = 0; i < d->places_n; i++)
+		if (span_case_is(domain, d->places[i].domain))
+			return d->places[i].fd;
+	return d->drop_fd;
+}
+
 int drop_on_deliver(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, deliver, deliver);
@@ -84,6 +92,7 @@ int drop_on_deliver(struct channel *ch, struct message *m)
 		arena_free(&arena);
 		return EBADMSG;
 	}
+	j->dir_fd = directory_of(d, deliver.domain);
 	buffer_printf(&j->head, "X-Sender: <%.*s>\r\n", SPAN_ARG(e.sender));
 	for (size_t i = 0; i < e.rcpts_n; i++)
 		buffer_printf(&j->head, "X-Receiver: <%.*s>\r\n", SPAN_ARG(e.rcpts[i].address));
@@ -109,6 +118,7 @@ int drop_on_badmail(struct channel *ch, struct message *m)
 		return EBADMSG;
 	}
 	j->badmail = true;
+	j->dir_fd = d->badmail_fd;
 	buffer_printf(&j->head, "id=%s\narrived=", j->id.text);
 	format_rfc3339(&j->head, e.arrived_us / 1000000);
 	buffer_printf(&j->head, "\nsender=<%.*s>\n", SPAN_ARG(e.sender));
@@ -142,6 +152,15 @@ static void tell(struct drop *d, const struct drop_job *j)
 	buffer_free(&results);
 }
 
+/* One directory sync for all of this turn. */
+static int sync_directories(const struct drop *d)
+{
+	int error = fsync(d->drop_fd) == 0 && fsync(d->badmail_fd) == 0 ? 0 : errno;
+	for (size_t i = 0; i < d->places_n && error == 0; i++)
+		error = fsync(d->places[i].fd) == 0 ? 0 : errno;
+	return error;
+}
+
 void drop_work(struct drop *d)
 {
 	struct drop_job *jobs = d->jobs;
@@ -150,9 +169,8 @@ void drop_work(struct drop *d)
 	for (struct drop_job *j = jobs; j != NULL; j = j->next)
 		drop_write_job(d, j);
 	for (struct drop_job *j = jobs; j != NULL; j = j->next)
-		drop_name_job(d, j);
-	/* one directory sync for all of this turn */
-	int error = jobs == NULL ? 0 : (fsync(d->drop_fd) == 0 && fsync(d->badmail_fd) == 0) ? 0 : errno;
+		drop_name_job(j);
+	int error = jobs == NULL ? 0 : sync_directories(d);
 	while (jobs != NULL) {
 		struct drop_job *j = jobs;
 		jobs = j->next;

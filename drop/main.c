@@ -4,6 +4,9 @@
  * Never: use the network, see the queue. */
 #include "drop.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sysexits.h>
 
 const struct log_event log_events[] = {
@@ -71,6 +74,40 @@ static void reloaded(struct process *p, const struct config *old)
 		d->server = s;
 }
 
+/* Directories that local domains have of their own. */
+static int open_places(struct drop *d, struct complaint *why)
+{
+	d->places = calloc(d->server->domains_n + 1, sizeof *d->places);
+	for (size_t i = 0; d->places != NULL && i < d->server->domains_n; i++) {
+		const struct domain *domain = &d->server->domains[i];
+		if (domain->p.type != DOMAIN_LOCAL || strcmp(domain->p.local.drop_directory, d->server->p.local.drop_directory) == 0)
+			continue;
+		int fd = open(domain->p.local.drop_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0) {
+			complain(why, "drop_directory", 0, "cannot open %s: %s", domain->p.local.drop_directory, strerror(errno));
+			return errno;
+		}
+		d->places[d->places_n].fd = fd;
+		d->places[d->places_n++].domain = span_dup(span_of(domain->name));
+	}
+	return d->places == NULL ? ENOMEM : 0;
+}
+
+static int confine(struct drop *d, struct complaint *why)
+{
+	struct path_rule *paths = calloc(d->places_n + 2, sizeof *paths);
+	size_t n = 2;
+	if (paths == NULL)
+		return ENOMEM;
+	paths[0] = (struct path_rule){d->drop_fd, PATH_READ | PATH_WRITE};
+	paths[1] = (struct path_rule){d->badmail_fd, PATH_READ | PATH_WRITE};
+	for (size_t i = 0; i < d->places_n; i++)
+		paths[n++] = (struct path_rule){d->places[i].fd, PATH_READ | PATH_WRITE};
+	int error = proc_confine(&d->proc, &rights, paths, n, NULL, why);
+	free(paths);
+	return error;
+}
+
 int main(void)
 {
 	struct complaint why;
@@ -85,8 +122,7 @@ int main(void)
 	d->server = config_server(&d->proc.config, span_of(d->proc.server));
 	d->proc.reloaded = reloaded;
 	d->work = event_new(d->proc.base, -1, 0, on_work, d);
-	struct path_rule paths[] = {{d->drop_fd, PATH_READ | PATH_WRITE}, {d->badmail_fd, PATH_READ | PATH_WRITE}};
-	if (d->server == NULL || d->work == NULL || proc_confine(&d->proc, &rights, paths, COUNT_OF(paths), NULL, &why) != 0)
+	if (d->server == NULL || d->work == NULL || open_places(d, &why) != 0 || confine(d, &why) != 0)
 		return proc_fail(&d->proc, EX_OSERR, &why);
 	return proc_run(&d->proc);
 }

@@ -49,6 +49,12 @@ static const struct event_row events[] = {
 #define EVENT(name, level, meaning, action) {"logd", #name, level, meaning, action},
 #include "logd/events.def"
 #undef EVENT
+#define EVENT(name, level, meaning, action) {"local", #name, level, meaning, action},
+#include "local/events.def"
+#undef EVENT
+#define EVENT(name, level, meaning, action) {"deliver", #name, level, meaning, action},
+#include "deliver/events.def"
+#undef EVENT
 #define EVENT(name, level, meaning, action) {"resolver", #name, level, meaning, action},
 #include "resolver/events.def"
 #undef EVENT

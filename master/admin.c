@@ -116,6 +116,18 @@ static bool has_new_dns(const struct config *a, const struct config *b)
 		strcmp(a->service.dns_trust_anchor_file, b->service.dns_trust_anchor_file) != 0;
 }
 
+/* drop opened its directories when it began. */
+static bool has_new_drops(const struct config *a, const struct config *b)
+{
+	for (size_t i = 0; i < b->servers_n; i++)
+		for (size_t k = 0; k < b->servers[i].domains_n; k++) {
+			const struct domain *d = &b->servers[i].domains[k], *old = server_domain(&a->servers[i], span_of(d->name));
+			if (d->p.type == DOMAIN_LOCAL && (old == NULL || strcmp(old->p.local.drop_directory, d->p.local.drop_directory) != 0))
+				return true;
+		}
+	return false;
+}
+
 static bool needs_restart(const struct config *a, const struct config *b)
 {
 	if (a->servers_n != b->servers_n || strcmp(a->service.spool_directory, b->service.spool_directory) != 0 ||
@@ -150,7 +162,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		(void)close(fd);
 		return;
 	}
-	bool new_ports = has_new_ports(&m->config, &fresh), new_dns = has_new_dns(&m->config, &fresh);
+	bool new_ports = has_new_ports(&m->config, &fresh), new_dns = has_new_dns(&m->config, &fresh), new_drops = has_new_drops(&m->config, &fresh);
 	config_free(&m->config);
 	(void)close(m->config_fd);
 	m->config = fresh;
@@ -163,6 +175,10 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		replace(m, R_SMTP);
 	if (new_dns)
 		replace(m, R_RESOLVER);
+	if (new_drops && master_make_drops(m, &why) == 0)
+		replace(m, R_DROP);
+	if (config_runs_deliveries(&m->config) && master_spawn_local(m, &why) != 0)
+		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("local")), F("reason", span_of(why.reason)));
 	buffer_puts(text, "reloaded");
 	LOG(&m->log, reloaded, NO_ID, F("what", SPAN_LIT("configuration")));
 	*status = 0;

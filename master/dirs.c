@@ -89,6 +89,19 @@ static int make_control_socket(struct master *m, struct complaint *why)
 	return 0;
 }
 
+/* Drop directories of local domains that have their own. */
+int master_make_drops(struct master *m, struct complaint *why)
+{
+	int status = 0;
+	for (size_t i = 0; i < m->config.servers_n && status == 0; i++)
+		for (size_t k = 0; k < m->config.servers[i].domains_n && status == 0; k++) {
+			const struct domain *d = &m->config.servers[i].domains[k];
+			if (d->p.type == DOMAIN_LOCAL)
+				status = make_dir(m, d->p.local.drop_directory, "", NULL, 0750, why);
+		}
+	return status;
+}
+
 int master_make_dirs(struct master *m, struct complaint *why)
 {
 	char path[1100];
@@ -112,5 +125,7 @@ int master_make_dirs(struct master *m, struct complaint *why)
 		if (status == 0)
 			status = make_dir(m, s->p.badmail_directory, "", m->root ? pick : NULL, 0770, why);
 	}
+	if (status == 0)
+		status = master_make_drops(m, why);
 	return status == 0 ? make_control_socket(m, why) : status;
 }

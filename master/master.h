@@ -54,11 +54,13 @@ int master_prepare(struct master *m, struct complaint *why);
 int master_read_config(struct master *m, struct config *out, int *fd, struct complaint *why);
 /* dirs.c */
 int master_make_dirs(struct master *m, struct complaint *why);
+int master_make_drops(struct master *m, struct complaint *why);
 int master_open_dir(struct master *m, const char *path);
 /* listen.c */
 int master_listen(struct master *m, struct complaint *why);
 /* spawn.c */
 int master_spawn_all(struct master *m, struct complaint *why);
+int master_spawn_local(struct master *m, struct complaint *why); /* unless they are there */
 void master_child_ended(struct master *m, pid_t pid, int status);
 extern const struct channel_owner master_child_owner;
 const char *master_child_server(const struct master *m, const struct child *c);

@@ -90,7 +90,7 @@ static int on_kill_peer(struct channel *ch, struct message *msg)
 	HANDLE(ch, msg, kill_peer, wanted);
 	struct master *m = find_child(ch)->master;
 	for (struct child *c = m->children; c != NULL; c = c->next)
-		if (c->instance == wanted.instance && (uint32_t)c->role == wanted.role && (c->role == R_SMTP || c->role == R_DROP) && c->pid > 0)
+		if (c->instance == wanted.instance && (uint32_t)c->role == wanted.role && (c->role == R_SMTP || c->role == R_DROP || c->role == R_LOCAL) && c->pid > 0)
 			(void)kill(c->pid, SIGKILL);
 	return 0;
 }
@@ -189,6 +189,18 @@ static int add_child(struct master *m, enum role role, uint32_t server, struct c
 	return c->respawn == NULL ? ENOMEM : spawn(m, c, why);
 }
 
+/* What runs as users is there only when it is needed: one root parent, an agent for each queue. */
+int master_spawn_local(struct master *m, struct complaint *why)
+{
+	for (const struct child *c = m->children; c != NULL; c = c->next)
+		if (c->role == R_DELIVER)
+			return 0;
+	int error = add_child(m, R_DELIVER, NO_SERVER, why);
+	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
+		error = add_child(m, R_LOCAL, i, why);
+	return error;
+}
+
 static int add_queue(struct master *m, uint32_t server, struct complaint *why)
 {
 	static const enum role roles[] = {R_MOVER, R_CLEANUP, R_QMGR, R_DROP, R_PICKUP};
@@ -210,6 +222,8 @@ int master_spawn_all(struct master *m, struct complaint *why)
 		error = add_child(m, shared[i], NO_SERVER, why);
 	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
 		error = add_queue(m, i, why);
+	if (error == 0 && config_runs_deliveries(&m->config))
+		error = master_spawn_local(m, why);
 	for (long i = 0; i < workers && error == 0; i++)
 		error = add_child(m, R_SMTP, NO_SERVER, why);
 	for (long i = 0; i < workers && error == 0; i++)

@@ -9,16 +9,16 @@ static struct dest **bucket_of(struct qmgr *q, struct span nexthop)
 	return &q->dests[crc32c(0, nexthop.at, nexthop.n) % BUCKETS];
 }
 
-static struct dest *find_or_make(struct qmgr *q, struct span nexthop, struct span domain, bool local)
+static struct dest *find_or_make(struct qmgr *q, struct span nexthop, struct span domain, enum agent_kind kind)
 {
 	struct dest **bucket = bucket_of(q, nexthop);
 	for (struct dest *d = *bucket; d != NULL; d = d->next_hash)
-		if (d->local == local && span_case_is(nexthop, d->nexthop) && span_is(domain, d->domain))
+		if (d->kind == kind && span_case_is(nexthop, d->nexthop) && span_is(domain, d->domain))
 			return d;
 	struct dest *d = calloc(1, sizeof *d);
 	if (d == NULL)
 		return NULL;
-	*d = (struct dest){.nexthop = span_dup(nexthop), .domain = span_dup(domain), .local = local, .window = local ? 200 : WINDOW_FIRST, .next_hash = *bucket};
+	*d = (struct dest){.nexthop = span_dup(nexthop), .domain = span_dup(domain), .kind = kind, .local = kind != AGENT_SMTP, .window = kind != AGENT_SMTP ? 200 : WINDOW_FIRST, .next_hash = *bucket};
 	if (d->nexthop == NULL || d->domain == NULL) {
 		free(d->nexthop);
 		free(d->domain);
@@ -29,6 +29,17 @@ static struct dest *find_or_make(struct qmgr *q, struct span nexthop, struct spa
 	return d;
 }
 
+/* A way of local delivery, and the section whose parameters and directory hold. */
+static enum agent_kind local_kind(const struct qmgr *q, const struct route *r, struct buffer *text, struct span *domain)
+{
+	const struct local_params *p = local_of(q->server, r->domain);
+	struct delivery how;
+	if (r->domain != NULL && r->domain->p.type == DOMAIN_LOCAL)
+		*domain = span_of(r->domain->name);
+	buffer_puts(text, p->local_delivery);
+	return delivery_parse(span_of(p->local_delivery), &how) == 0 && how.kind != DELIVERY_DROP ? AGENT_LOCAL : AGENT_DROP;
+}
+
 /* A destination: the route, and the section whose parameters hold for it. */
 struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 {
@@ -36,16 +47,17 @@ struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 	struct route r;
 	struct buffer text;
 	struct span domain = {"", 0};
-	bool local = true;
+	enum agent_kind kind = AGENT_DROP;
 	buffer_init(&text, 64 * 1024);
 	if (address_parse(m->rcpts[i].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0) {
 		route_find(q->server, &a, &r);
-		local = r.kind == ROUTE_LOCAL;
-		route_put_text(&text, &r);
-		if (!local && r.domain != NULL && r.domain->has_own)
+		kind = r.kind == ROUTE_LOCAL ? local_kind(q, &r, &text, &domain) : AGENT_SMTP;
+		if (kind == AGENT_SMTP)
+			route_put_text(&text, &r);
+		if (kind == AGENT_SMTP && r.domain != NULL && r.domain->has_own)
 			domain = span_of(r.domain->name);
 	}
-	struct dest *d = buffer_ok(&text) ? find_or_make(q, buffer_span(&text), domain, local) : NULL;
+	struct dest *d = buffer_ok(&text) ? find_or_make(q, buffer_span(&text), domain, kind) : NULL;
 	if (d != NULL)
 		d->users++;
 	buffer_free(&text);
@@ -139,7 +151,7 @@ size_t dest_agents(const struct qmgr *q)
 {
 	size_t n = 0;
 	int64_t all = q_params(q)->outbound_connection_limit, each = q_params(q)->out.outbound_connection_limit_per_domain;
-	for (const struct agent *a = q->smtp; a != NULL; a = a->next)
+	for (const struct agent *a = q->agents[AGENT_SMTP]; a != NULL; a = a->next)
 		n += a->told;
 	if (all != PARAM_UNLIMITED && (int64_t)n > all / each)
 		n = (size_t)(all / each);
@@ -169,6 +181,8 @@ static bool may_send(const struct qmgr *q, const struct dest *d)
 	const struct outbound_params *p = dest_out(q, d);
 	if (d->down)
 		return !d->probing && clock_mono_ms() >= d->probe_ms;
+	if (d->kind == AGENT_LOCAL)
+		return (int64_t)d->out < q_params(q)->local_process_limit;
 	if (d->local)
 		return d->out < 200;
 	size_t n = dest_connections(q, d);

@@ -141,6 +141,11 @@ static void on_start_timer(int fd, short what, void *context)
 	start_when_told(context, true);
 }
 
+struct agent **q_agents_of(struct qmgr *q, enum role role)
+{
+	return role == R_SMTP ? &q->agents[AGENT_SMTP] : role == R_DROP ? &q->agents[AGENT_DROP] : role == R_LOCAL ? &q->agents[AGENT_LOCAL] : NULL;
+}
+
 static void peer_gone(struct channel *ch, int reason)
 {
 	struct qmgr *q = ch->program;
@@ -150,7 +155,7 @@ static void peer_gone(struct channel *ch, int reason)
 		if (*single[i] == ch)
 			*single[i] = NULL;
 	acts_forget(q, ch);
-	if (ch->peer == R_SMTP || ch->peer == R_DROP) {
+	if (q_agents_of(q, ch->peer) != NULL) {
 		fates_forget_channel(q, ch);
 		start_forget(q, ch);
 		agent_gone(q, ch);
@@ -168,7 +173,7 @@ static const struct channel_owner owner = {
 static void add_agent(struct qmgr *q, struct channel *ch)
 {
 	struct agent *a = calloc(1, sizeof *a);
-	struct agent **list = ch->peer == R_DROP ? &q->drops : &q->smtp;
+	struct agent **list = q_agents_of(q, ch->peer);
 	if (a == NULL)
 		return;
 	*a = (struct agent){.channel = ch, .next = *list};
@@ -201,7 +206,7 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	if (role == R_SMTP || role == R_DROP)
+	if (q_agents_of(q, role) != NULL)
 		add_agent(q, ch);
 	else
 		take_place(q, ch);

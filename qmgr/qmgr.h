@@ -21,7 +21,7 @@ enum {
 	AHEAD = 4, AHEAD_MS = 200,  /* deliveries handed over for one connection, where one takes no longer than that */
 	WINDOW_FIRST = 5, REPORT_CONTENT = 50 * 1024,
 	FATES_BYTES = 4 * 1024 * 1024, FATES_MOST = 256 * 1024 * 1024, /* a file of facts: usual size, and when a disk failed */
-	TASK_RCPTS = 250, TASK_RCPTS_LOCAL = 1000, /* recipients of one delivery: verdicts fit into a packet */
+	TASK_RCPTS = 250, TASK_RCPTS_LOCAL = 1000, /* of drop; local runs one at a time */ /* recipients of one delivery: verdicts fit into a packet */
 	FACTS_A_PACKET = 64 * 1024,
 	DAMAGE_BYTES = 32 * 1024, NOTICE_AGAIN_S = 10, NOTICE_PAUSE_S = 60, /* a notice to postmaster: its size, when it goes again, when the next one */
 	DUE_A_TURN = 500,
@@ -77,8 +77,12 @@ struct task {
 	struct task *next_hash;
 };
 
+/* Who delivers: smtp, drop, local. */
+enum agent_kind { AGENT_SMTP, AGENT_DROP, AGENT_LOCAL, AGENT_KINDS };
+
 struct dest {
-	char *nexthop;         /* "" is local */
+	enum agent_kind kind;
+	char *nexthop;         /* a route, or how local mail is delivered */
 	char *domain;          /* the section with parameters of its own, "" for the server's */
 	struct dest *next_hash, *next_ready;
 	struct task *first, *last;
@@ -125,7 +129,7 @@ struct qmgr {
 	struct storage *storage;
 	int queue_fd, journal_fd, fates_fd, wait_fd, body_fd;
 	struct channel *cleanup, *mover, *bounce, *control;
-	struct agent *smtp, *drops;
+	struct agent *agents[AGENT_KINDS];
 	struct qmsg *messages[BUCKETS];
 	size_t active, waiting; /* in memory; in the index */
 	size_t conns;           /* outgoing connections, as far as deliveries tell */
@@ -203,6 +207,8 @@ static inline const struct server_params *q_params(const struct qmgr *q)
 int64_t q_now(const struct qmgr *q); /* seconds; never jumps within a run */
 void q_turn_soon(struct qmgr *q);
 void q_turn(struct qmgr *q);
+
+struct agent **q_agents_of(struct qmgr *q, enum role role); /* the list of that role's agents; NULL: it delivers nothing */
 
 /* message.c */
 struct qmsg *msg_find(struct qmgr *q, const struct qid *id);

@@ -141,7 +141,7 @@ void start_adopt(struct qmgr *q, struct qmsg *m)
 		struct task *t = task_of_phantom(q, m, p);
 		if (t != NULL) {
 			task_renumber(q, t, p->delivery);
-			for (struct agent *a = p->agent->peer == R_DROP ? q->drops : q->smtp; a != NULL; a = a->next)
+			for (struct agent *a = *q_agents_of(q, p->agent->peer); a != NULL; a = a->next)
 				a->tasks += a->channel == p->agent;
 		}
 		struct msg_verdict v = {.delivery = p->delivery, .id = qid_span(&m->id), .results = buffer_span(&p->results), .down = 0, .total_ms = p->total_ms};
@@ -185,7 +185,7 @@ int start_on_holds(struct channel *ch, struct message *msg)
 	int error = 0;
 	while (error == 0 && take_u64(&rest, &delivery) && take_lspan(&rest, &id) && take_lspan(&rest, &indexes))
 		error = q->pass_dir >= 256 ? 0 : hold_one(q, ch, delivery, id, indexes);
-	for (struct agent *a = ch->peer == R_DROP ? q->drops : q->smtp; a != NULL; a = a->next)
+	for (struct agent *a = *q_agents_of(q, ch->peer); a != NULL; a = a->next)
 		if (a->channel == ch && holds.more == 0)
 			a->told = true;
 	start_when_told(q, false);
@@ -198,8 +198,8 @@ void start_when_told(struct qmgr *q, bool timed_out)
 		return;
 	if (q->segs_n > 0 && q->segs[q->segs_n - 1].end == 0)
 		return; /* cleanup has not said yet where the journal ends */
-	for (int local = 0; local < 2; local++) {
-		for (struct agent *a = local ? q->drops : q->smtp; a != NULL; a = a->next) {
+	for (size_t kind = 0; kind < AGENT_KINDS; kind++) {
+		for (struct agent *a = q->agents[kind]; a != NULL; a = a->next) {
 			if (a->told)
 				continue;
 			if (!timed_out)

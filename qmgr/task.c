@@ -63,11 +63,11 @@ struct agent *agent_pick(struct qmgr *q, struct dest *d)
 {
 	struct agent *best = NULL;
 	size_t seen = 0;
-	bool local = d == NULL || d->local;
-	for (struct agent *a = local ? q->drops : q->smtp; a != NULL; a = a->next) {
+	enum agent_kind kind = d == NULL ? AGENT_DROP : d->kind;
+	for (struct agent *a = q->agents[kind]; a != NULL; a = a->next) {
 		if (d != NULL && a->channel == d->agent)
 			return a->told && a->tasks < AGENT_TASKS ? a : NULL;
-		if (!local && a->told && seen++ >= dest_agents(q))
+		if (kind == AGENT_SMTP && a->told && seen++ >= dest_agents(q))
 			break;
 		if (a->told && a->tasks < AGENT_TASKS && (best == NULL || a->tasks < best->tasks))
 			best = a;
@@ -210,8 +210,8 @@ static void take_back(struct qmgr *q, struct task *t)
 /* Its deliveries may have happened or not: SMTP allows no better than to try again. */
 void agent_gone(struct qmgr *q, const struct channel *ch)
 {
-	for (int local = 0; local < 2; local++) {
-		for (struct agent **p = local ? &q->drops : &q->smtp; *p != NULL; p = &(*p)->next) {
+	for (size_t kind = 0; kind < AGENT_KINDS; kind++) {
+		for (struct agent **p = &q->agents[kind]; *p != NULL; p = &(*p)->next) {
 			if ((*p)->channel == ch) {
 				struct agent *a = *p;
 				*p = a->next;

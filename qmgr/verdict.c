@@ -174,7 +174,7 @@ void verdict_apply(struct qmgr *q, struct channel *ch, struct task *t, const str
 	struct qmsg *m = t->m;
 	struct sorted s;
 	struct span reason = {"", 0};
-	for (struct agent *a = ch->peer == R_DROP ? q->drops : q->smtp; a != NULL; a = a->next)
+	for (struct agent *a = *q_agents_of(q, ch->peer); a != NULL; a = a->next)
 		if (a->channel == ch && a->tasks > 0)
 			a->tasks--;
 	init_sorted(&s);

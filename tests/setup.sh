@@ -39,7 +39,8 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $missing >/dev/null
 fi
-if ! getent passwd posthorn-log >/dev/null || ! getent group hornpost >/dev/null; then
+if awk '$1 == "u" { print $2 }' conf/posthorn.sysusers | while read -r u; do getent passwd "$u" >/dev/null || echo missing; done | grep -q . ||
+    ! getent group hornpost >/dev/null; then
     if command -v systemd-sysusers >/dev/null; then
         systemd-sysusers "$PWD/conf/posthorn.sysusers" 2>/dev/null
     else

@@ -282,13 +282,28 @@ static bool is_set(const struct setting *list, const struct param_row *row)
 	return list != NULL;
 }
 
+/* The value is expanded already: a dollar sign in it is meant. */
+static void put_escaped(struct buffer *b, const struct param_row *row, const void *params)
+{
+	struct buffer value;
+	buffer_init(&value, 65536);
+	param_format(&value, row, params);
+	for (size_t i = 0; i < value.n; i++) {
+		if (value.at[i] == '$')
+			buffer_putc(b, '$');
+		buffer_putc(b, value.at[i]);
+	}
+	b->failed = b->failed || !buffer_ok(&value);
+	buffer_free(&value);
+}
+
 static void put_settings(struct buffer *b, enum param_scope scope, const struct setting *list, const void *params)
 {
 	for (size_t i = 0; i < param_rows_n; i++) {
 		if (param_rows[i].scope != scope || (param_rows[i].inherits != INHERITS_NOT && !is_set(list, &param_rows[i])))
 			continue;
 		buffer_printf(b, "%s=", param_rows[i].name);
-		param_format(b, &param_rows[i], params);
+		put_escaped(b, &param_rows[i], params);
 		buffer_putc(b, '\n');
 	}
 }
@@ -316,6 +331,24 @@ void config_free(struct config *c)
 const struct outbound_params *outbound_of(const struct server *s, const struct domain *d)
 {
 	return d != NULL && d->p.type == DOMAIN_REMOTE ? &d->p.out : &s->p.out;
+}
+
+const struct local_params *local_of(const struct server *s, const struct domain *d)
+{
+	return d != NULL && d->p.type == DOMAIN_LOCAL ? &d->p.local : &s->p.local;
+}
+
+bool config_runs_deliveries(const struct config *c)
+{
+	for (size_t i = 0; i < c->servers_n; i++) {
+		const struct server *s = &c->servers[i];
+		if (strcmp(s->p.local.local_delivery, "drop") != 0)
+			return true;
+		for (size_t k = 0; k < s->domains_n; k++)
+			if (strcmp(local_of(s, &s->domains[k])->local_delivery, "drop") != 0)
+				return true;
+	}
+	return false;
 }
 
 const struct domain *server_domain(const struct server *s, struct span name)

@@ -189,6 +189,8 @@ static const char *text_fault(enum param_kind kind, struct span text)
 		return clients_are_valid(text) ? NULL : "write addresses, ADDR/BITS or ADDR/MASK";
 	case KIND_NEXTHOPS:
 		return nexthops_are_valid(text) ? NULL : "write [ADDR], [NAME] or NAME, each with :PORT if wanted, several (at most 20) with commas, | between equals";
+	case KIND_DELIVERY:
+		return delivery_parse(text, &(struct delivery){0}) == 0 ? NULL : "write drop, maildir, mbox or pipe:COMMAND";
 	case KIND_ADDRESS:
 		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:
@@ -227,7 +229,7 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 		error = check_word(row, s, &number, why);
 		break;
 	case KIND_TEXT: case KIND_PATH: case KIND_HOSTNAME: case KIND_LISTEN:
-	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: {
+	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: {
 		const char *fault = text_fault(row->kind, s);
 		if (fault != NULL) {
 			complain(why, why->file, why->line, "%s: '%.*s': %s", row->name, SPAN_ARG(s), fault);
@@ -254,7 +256,7 @@ int param_check(const struct param_row *row, const char *text, bool test_mode, s
 	} scratch;
 	struct arena arena = {0};
 	if (strchr(text, '$') != NULL)
-		return 0; /* known only when the whole is read */
+		return 0; /* known only when the whole is read; $$ too */
 	memset(&scratch, 0, sizeof scratch);
 	int error = param_set(row, text, test_mode, &scratch, &arena, why);
 	arena_free(&arena);

@@ -12,10 +12,10 @@
 enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
 /* TIME_LIMIT: a time that may be "unlimited". */
 enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
-	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS };
+	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY };
 
 typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORD;
-typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS;
+typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY;
 
 /* The rows of one scope become the fields of one struct. */
 #define PARAM(scope, kind, name, ...) scope(kind, name)
@@ -192,6 +192,18 @@ MUST_CHECK int port_list_add(struct port_list *l, uint16_t port); /* once; 0 or 
 bool port_list_has(const struct port_list *l, uint16_t port);
 /* Every port that the configuration's next hops and outbound_port parameters name.  0 or ENOMEM. */
 MUST_CHECK int config_ports(const struct config *c, struct port_list *l);
+
+/* A DELIVERY text: how local mail is delivered. */
+enum delivery_kind { DELIVERY_DROP, DELIVERY_MAILDIR, DELIVERY_MBOX, DELIVERY_PIPE };
+struct delivery {
+	enum delivery_kind kind;
+	struct span command; /* of DELIVERY_PIPE */
+};
+MUST_CHECK int delivery_parse(struct span text, struct delivery *out);
+/* The parameters that hold for mail to a local domain; domain NULL, or an alias: the server's. */
+const struct local_params *local_of(const struct server *s, const struct domain *d);
+/* Does any server or domain deliver by other ways than drop? */
+bool config_runs_deliveries(const struct config *c);
 
 /* The parameters that hold for mail to a remote domain; domain NULL: the server's. */
 const struct outbound_params *outbound_of(const struct server *s, const struct domain *d);

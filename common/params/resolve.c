@@ -51,8 +51,9 @@ static size_t name_length(const char *p)
 static int expand(const struct scope_view *v, const struct param_row *row, const char *text, struct buffer *out, unsigned depth)
 {
 	for (const char *p = text; *p != '\0'; p++) {
-		if (*p != '$') {
+		if (*p != '$' || p[1] == '$') { /* $$ is a dollar sign: commands need some */
 			buffer_putc(out, *p);
+			p += *p == '$';
 			continue;
 		}
 		struct span name = {p + 1, name_length(p + 1)};

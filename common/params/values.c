@@ -231,6 +231,22 @@ void client_list_free(struct client_list *l)
 	*l = (struct client_list){0};
 }
 
+int delivery_parse(struct span text, struct delivery *out)
+{
+	static const struct { const char *word; enum delivery_kind kind; } words[] = {
+		{"drop", DELIVERY_DROP}, {"maildir", DELIVERY_MAILDIR}, {"mbox", DELIVERY_MBOX}};
+	for (size_t i = 0; i < COUNT_OF(words); i++) {
+		if (span_is(text, words[i].word)) {
+			*out = (struct delivery){.kind = words[i].kind, .command = {"", 0}};
+			return 0;
+		}
+	}
+	if (text.n <= 5 || memcmp(text.at, "pipe:", 5) != 0)
+		return EINVAL;
+	*out = (struct delivery){.kind = DELIVERY_PIPE, .command = span_trim((struct span){text.at + 5, text.n - 5})};
+	return out->command.n > 0 ? 0 : EINVAL;
+}
+
 int nexthop_parse(struct span text, struct nexthop *out)
 {
 	struct nexthop h = {0};

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
@@ -263,6 +265,43 @@ int proc_confine(struct process *p, const struct confinement *c, const struct pa
 	if (error == 0)
 		error = confine_calls(c->calls, sanitized);
 	if (error != 0 && why->reason[0] == '\0')
+		complain(why, role_name(p->role), 0, "cannot confine the process: %s", strerror(error));
+	return error;
+}
+
+/* Of capabilities those to become another user and to end what runs as one. */
+static int keep_capabilities(void)
+{
+	static const int kept[] = {CAP_SETUID, CAP_SETGID, CAP_KILL};
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {{0}};
+	for (size_t i = 0; i < COUNT_OF(kept); i++)
+		data[0].permitted |= 1u << kept[i];
+	data[0].effective = data[0].permitted;
+	for (int cap = 0; cap <= 63; cap++) {
+		bool keep = false;
+		for (size_t i = 0; i < COUNT_OF(kept); i++)
+			keep = keep || cap == kept[i];
+		if (!keep && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0)
+			break;
+	}
+	return syscall(SYS_capset, &head, data) == 0 ? 0 : errno;
+}
+
+int proc_confine_root(struct process *p, const struct confinement *c, struct complaint *why)
+{
+	int error = 0;
+	set_limits(c);
+	if ((p->flags & PROC_ROOT) != 0) {
+		error = setgroups(0, NULL) == 0 ? 0 : errno;
+		if (error == 0)
+			error = keep_capabilities();
+	}
+	if (error == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+		error = errno;
+	if (error == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		error = errno;
+	if (error != 0)
 		complain(why, role_name(p->role), 0, "cannot confine the process: %s", strerror(error));
 	return error;
 }

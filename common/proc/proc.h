@@ -71,6 +71,9 @@ struct path_rule {
 /* Limits, user, no_new_privs, Landlock, seccomp: in this order.  0 or errno. */
 MUST_CHECK int proc_confine(struct process *p, const struct confinement *c, const struct path_rule *paths, size_t paths_n,
 	const struct port_list *ports, struct complaint *why);
+/* For the one process that stays root, to become others: capabilities only for that, no new privileges.  No Landlock, no
+ * seccomp: what it starts would inherit them.  0 or errno. */
+MUST_CHECK int proc_confine_root(struct process *p, const struct confinement *c, struct complaint *why);
 /* Says ready and runs the loop until proc_done.  Returns the exit status. */
 int proc_run(struct process *p);
 void proc_done(struct process *p);

@@ -79,12 +79,12 @@ static void put_local(struct explain *e)
 {
 	struct buffer text;
 	bool own = e->route.domain != NULL && e->route.domain->p.type == DOMAIN_LOCAL;
-	const struct local_params *p = own ? &e->route.domain->p.local : &e->server->p.local;
+	const struct local_params *p = local_of(e->server, e->route.domain);
 	buffer_init(&text, 2000);
 	buffer_printf(&text, "%.*s", SPAN_ARG(e->parsed.local));
 	buffer_printf(&text, "@%.*s", SPAN_ARG(own ? e->parsed.domain : span_of(e->server->p.default_domain)));
 	put(e, "recipient", "recipient", buffer_span(&text));
-	put(e, "delivery", "delivery", word_of("local_delivery", p->local_delivery));
+	put(e, "delivery", "delivery", span_of(p->local_delivery));
 	buffer_free(&text);
 }
 

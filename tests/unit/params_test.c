@@ -74,6 +74,15 @@ static const struct { const char *service, *server; unsigned line; const char *s
 	{"", "[domain x.example]\n", 1, "type is required"},
 	{"", "[domain x..example]\ntype=remote\n", 1, "no domain name"},
 	{"", "[domain x.example]\ntype=local\nroute=[192.0.2.1]\n", 1, "route needs type = remote"},
+	{"", "[domain x.example]\ntype=remote\nroute=[192.0.2.1],\n", 3, "| between equals"},
+	{"", "[domain x.example]\ntype=remote\nroute=a.example ||  b.example\n", 3, "| between equals"},
+	{"", "[domain x.example]\ntype=local\nretry_first=1h\n", 1, "retry_first needs type = remote"},
+	{"", "[domain x.example]\ntype=alias\nehlo=no\n", 1, "ehlo needs type = remote"},
+	{"", "[domain x.example]\ntype=remote\nlocal_delivery=mbox\n", 1, "local_delivery needs type = local"},
+	{"", "[domain x.example]\ntype=remote\nmaster_user=a\n", 3, "unknown parameter"},
+	{"", "local_delivery = pipe:\n", 1, "pipe:COMMAND"},
+	{"", "ndr_copy_to = nobody\n", 1, "with its domain"},
+	{"", "badmail_age_limit = 30\n", 1, "write 30m or s"},
 	{"", "[domain x.example]\ntype=local\n[domain X.example]\ntype=local\n", 3, "twice"},
 	{"", "[section x]\n", 1, "a section is"},
 	{"", "home_directory = $nothing\n", 1, "is not a parameter"},
@@ -206,6 +215,43 @@ START_TEST(next_hops_have_three_forms)
 }
 END_TEST
 
+START_TEST(a_domain_has_its_servers_values_but_for_its_own)
+{
+	static const char server[] = "retry_first = 20m\nmaildir = Mail\nfqdn = mx.example\ndefault_domain = example\n"
+		"[domain far.example]\ntype = remote\nexpiry = 5d\nmessages_per_connection = unlimited\n[domain plain.example]\ntype = remote\n"
+		"[domain here.example]\ntype = local\nlocal_delivery = pipe:cat >$$HOME/x\n";
+	struct config c, again;
+	struct complaint why;
+	struct buffer text;
+	char dir[64];
+	int fd = make_dir("", server, dir);
+	ck_assert_msg(config_load(fd, &c, &why) == 0, "%s", why.reason);
+	buffer_init(&text, 1 << 20);
+	config_put_snapshot(&text, &c);
+	ck_assert_msg(config_parse_snapshot(buffer_span(&text), &again, &why) == 0, "%s", why.reason);
+	const struct config *both[] = {&c, &again}; /* also behind the snapshot that processes get */
+	for (size_t i = 0; i < COUNT_OF(both); i++) {
+		const struct server *s = &both[i]->servers[0];
+		const struct domain *far = server_domain(s, SPAN_LIT("FAR.example")), *plain = server_domain(s, SPAN_LIT("plain.example")), *here = server_domain(s, SPAN_LIT("here.example"));
+		ck_assert_int_eq(outbound_of(s, far)->expiry, 5 * 86400);
+		ck_assert_int_eq(outbound_of(s, far)->retry_first, 1200);
+		ck_assert_int_eq(outbound_of(s, far)->messages_per_connection, PARAM_UNLIMITED);
+		ck_assert_int_eq(outbound_of(s, plain)->expiry, 2 * 86400);
+		ck_assert(far->has_own && !plain->has_own && !here->has_own);
+		ck_assert_ptr_eq(outbound_of(s, here), &s->p.out);
+		ck_assert_ptr_eq(local_of(s, far), &s->p.local);
+		ck_assert_str_eq(local_of(s, here)->local_delivery, "pipe:cat >$HOME/x");
+		ck_assert_str_eq(local_of(s, here)->maildir, "Mail");
+		ck_assert_str_eq(local_of(s, NULL)->local_delivery, "drop");
+		ck_assert(config_runs_deliveries(both[i]));
+	}
+	buffer_free(&text);
+	config_free(&c);
+	config_free(&again);
+	remove_dir(fd, dir);
+}
+END_TEST
+
 Suite *suite_params(void)
 {
 	Suite *s = suite_create("params");
@@ -215,6 +261,7 @@ Suite *suite_params(void)
 	tcase_add_test(t, continuations_comments_and_references_are_read);
 	tcase_add_test(t, test_mode_lifts_the_lower_bounds_of_times);
 	tcase_add_test(t, two_servers_on_one_address_are_both_named);
+	tcase_add_test(t, a_domain_has_its_servers_values_but_for_its_own);
 	tcase_add_test(t, a_snapshot_says_the_same_as_the_files);
 	tcase_add_loop_test(t, edits_keep_comments_and_order, 0, (int)COUNT_OF(edits));
 	tcase_add_test(t, client_lists_take_masks_of_each_kind);

@@ -1,0 +1,3 @@
+PROGRAMS += child
+SRC_child := $(wildcard child/*.c)
+LIBS_child := 

@@ -1,0 +1,48 @@
+/* deliver: starts what runs as a user of this machine. */
+#ifndef DELIVER_DELIVER_H
+#define DELIVER_DELIVER_H
+
+#include "ipc/ipc.h"
+#include "log/log.h"
+#include "proc/proc.h"
+
+#define EVENTS_FILE "deliver/events.def"
+#include "log/events.h"
+
+enum { WORDS_MOST = 1000, USER_MOST = 32, CHILD_TASK_FD = 3, CHILD_CONTENT_FD = 4, CHILD_WORDS_FD = 5 };
+
+/* One process that runs as a user. */
+struct run {
+	uint64_t job;
+	struct channel *local;    /* who asked; NULL: gone */
+	uint32_t server;
+	pid_t pid;
+	int words_fd;
+	struct buffer words;
+	struct event *readable, *limit;
+	bool late, ended;
+	int status;
+	struct run *next;
+	struct deliver *deliver;
+};
+
+struct deliver {
+	struct process proc;
+	struct run *runs;
+	struct event *child_ended;
+	int child_fd;             /* the program that runs as the user */
+	bool root;
+};
+
+/* What a run is asked for with: the packet's fields, of fixed size. */
+struct request {
+	uint64_t job, memory, uid_min;
+	uint32_t limit_s;
+	bool mail_group;
+	char user[USER_MOST + 1], base[USER_MOST + 1];
+};
+
+/* spawn.c: in the new process, never returns */
+_Noreturn void spawn_become(const struct deliver *d, const struct request *r, int task_fd, int content_fd, int words_fd);
+
+#endif

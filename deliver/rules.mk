@@ -1,0 +1,3 @@
+PROGRAMS += deliver
+SRC_deliver := $(wildcard deliver/*.c)
+LIBS_deliver := 

@@ -1,0 +1,108 @@
+/* Between fork and exec: becomes the recipient. */
+#include "deliver.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static _Noreturn void say(int words_fd, const char *words)
+{
+	(void)!write(words_fd, words, strlen(words));
+	_exit(0);
+}
+
+static const struct passwd *find_user(const struct request *r, int words_fd)
+{
+	const char *const names[] = {r->user, r->base};
+	for (size_t i = 0; i < COUNT_OF(names); i++) {
+		if (names[i][0] == '\0')
+			continue;
+		errno = 0;
+		const struct passwd *pw = getpwnam(names[i]);
+		if (pw != NULL)
+			return pw;
+		if (errno != 0 && errno != ENOENT && errno != ESRCH)
+			say(words_fd, "451 4.3.0 the user table could not be asked\n");
+	}
+	say(words_fd, "550 5.1.1 no user of this machine has that name\n");
+}
+
+/* The group that owns the mail spool on Debian: for the lock beside a mailbox there; no user's command runs with it. */
+static int join_groups(const struct passwd *pw, bool mail_group)
+{
+	gid_t groups[65];
+	int n = 64;
+	if (getgrouplist(pw->pw_name, pw->pw_gid, groups, &n) < 0)
+		n = 64;
+	const struct group *mail = mail_group ? getgrnam("mail") : NULL;
+	if (mail != NULL)
+		groups[n++] = mail->gr_gid;
+	return setgroups((size_t)n, groups);
+}
+
+static void become(const struct deliver *d, const struct request *r, const struct passwd *pw, int words_fd)
+{
+	if (pw->pw_uid == 0 || pw->pw_uid < r->uid_min)
+		say(words_fd, "550 5.7.0 the user's number is below local_uid_min: such users get no mail\n");
+	if (!d->root && pw->pw_uid != getuid())
+		say(words_fd, "451 4.3.5 this private instance delivers to its own user only\n");
+	if (d->root && (join_groups(pw, r->mail_group) != 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) != 0 ||
+			setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid) != 0))
+		say(words_fd, "451 4.3.0 the user could not be become\n");
+	if (d->root && (setuid(0) == 0 || getuid() != pw->pw_uid || geteuid() != pw->pw_uid))
+		say(words_fd, "451 4.3.0 the user could not be become\n");
+}
+
+static void limit(int which, uint64_t most)
+{
+	struct rlimit l = {most, most};
+	(void)setrlimit(which, &l);
+}
+
+/* Descriptors that may lie on each other's places are led out of the way first. */
+static void place_fds(const int from[3])
+{
+	int high[3];
+	for (int i = 0; i < 3; i++)
+		high[i] = fcntl(from[i], F_DUPFD, 20);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; i < 3; i++)
+		if (high[i] < 0 || null < 0 || dup2(null, i) < 0 || dup2(high[i], CHILD_TASK_FD + i) < 0)
+			_exit(71);
+}
+
+_Noreturn void spawn_become(const struct deliver *d, const struct request *r, int task_fd, int content_fd, int words_fd)
+{
+	char user[80], home[1100];
+	const int fds[] = {task_fd, content_fd, words_fd};
+	sigset_t none;
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing goes on without its parent */
+	(void)setsid();
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)signal(SIGPIPE, SIG_DFL);
+	const struct passwd *pw = find_user(r, words_fd);
+	become(d, r, pw, words_fd);
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a change of user takes it back */
+	(void)snprintf(user, sizeof user, "%s", pw->pw_name);
+	(void)snprintf(home, sizeof home, "%s", pw->pw_dir);
+	const char *shell = pw->pw_shell[0] == '\0' ? "/bin/sh" : pw->pw_shell;
+	if (clearenv() != 0 || setenv("USER", user, 1) != 0 || setenv("LOGNAME", user, 1) != 0 || setenv("HOME", home, 1) != 0 ||
+		setenv("SHELL", shell, 1) != 0 || setenv("PATH", "/usr/bin:/bin", 1) != 0)
+		_exit(71);
+#ifndef POSTHORN_SANITIZED /* which maps far more than it uses */
+	limit(RLIMIT_AS, r->memory);
+#endif
+	limit(RLIMIT_CORE, 0);
+	limit(RLIMIT_NOFILE, 256);
+	place_fds(fds);
+	char *const argv[] = {(char[]){"posthorn: child"}, NULL};
+	(void)fexecve(d->child_fd, argv, environ);
+	_exit(71);
+}

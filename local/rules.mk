@@ -1,0 +1,3 @@
+PROGRAMS += local
+SRC_local := $(wildcard local/*.c)
+LIBS_local := 
