@@ -72,7 +72,8 @@ static void put_original_recipient(struct buffer *b, const struct envelope_rcpt 
 
 static const char *action_of(const struct report *r, const struct result *x)
 {
-	if (r->kind == REPORT_SUCCESS && (span_is(x->peer, "drop")))
+	bool here = span_is(x->peer, "drop") || span_is(x->peer, "local") || (x->peer.n > 5 && memcmp(x->peer.at, "lmtp/", 5) == 0);
+	if (r->kind == REPORT_SUCCESS && here)
 		return "delivered";
 	return kinds[r->kind].action;
 }

@@ -57,14 +57,14 @@ int task_compose(struct local *l, struct local_job *j, const struct envelope *e,
 	struct delivery how;
 	struct address a;
 	char number[32];
-	if (delivery_parse(nexthop, &how) != 0 || address_parse(e->rcpts[0].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
+	if (delivery_parse(nexthop, &how) != 0 || how.kind == DELIVERY_DROP || how.kind == DELIVERY_LMTP || address_parse(e->rcpts[0].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
 		return EINVAL;
 	size_t cut = extension_at(a.local, p->recipient_delimiter);
 	j->user = user_name(a.local);
 	j->base = cut < a.local.n ? user_name((struct span){a.local.at, cut}) : NULL;
 	buffer_init(&j->task, 256 * 1024);
 	put(&j->task, "action", how.kind == DELIVERY_MAILDIR ? SPAN_LIT("maildir") : how.kind == DELIVERY_MBOX ? SPAN_LIT("mbox") : SPAN_LIT("pipe"));
-	put(&j->task, "target", how.kind == DELIVERY_MAILDIR ? span_of(p->maildir) : how.kind == DELIVERY_MBOX ? span_of(p->mbox) : how.command);
+	put(&j->task, "target", how.kind == DELIVERY_MAILDIR ? span_of(p->maildir) : how.kind == DELIVERY_MBOX ? span_of(p->mbox) : how.argument);
 	put(&j->task, "id", qid_span(&j->id));
 	put(&j->task, "sender", e->sender);
 	put(&j->task, "recipient", e->rcpts[0].address);

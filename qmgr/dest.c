@@ -9,16 +9,16 @@ static struct dest **bucket_of(struct qmgr *q, struct span nexthop)
 	return &q->dests[crc32c(0, nexthop.at, nexthop.n) % BUCKETS];
 }
 
-static struct dest *find_or_make(struct qmgr *q, struct span nexthop, struct span domain, enum agent_kind kind)
+static struct dest *find_or_make(struct qmgr *q, struct span nexthop, struct span domain, enum agent_kind kind, bool local)
 {
 	struct dest **bucket = bucket_of(q, nexthop);
 	for (struct dest *d = *bucket; d != NULL; d = d->next_hash)
-		if (d->kind == kind && span_case_is(nexthop, d->nexthop) && span_is(domain, d->domain))
+		if (d->kind == kind && d->local == local && span_case_is(nexthop, d->nexthop) && span_is(domain, d->domain))
 			return d;
 	struct dest *d = calloc(1, sizeof *d);
 	if (d == NULL)
 		return NULL;
-	*d = (struct dest){.nexthop = span_dup(nexthop), .domain = span_dup(domain), .kind = kind, .local = kind != AGENT_SMTP, .window = kind != AGENT_SMTP ? 200 : WINDOW_FIRST, .next_hash = *bucket};
+	*d = (struct dest){.nexthop = span_dup(nexthop), .domain = span_dup(domain), .kind = kind, .local = local, .window = kind != AGENT_SMTP ? 200 : WINDOW_FIRST, .next_hash = *bucket};
 	if (d->nexthop == NULL || d->domain == NULL) {
 		free(d->nexthop);
 		free(d->domain);
@@ -37,7 +37,9 @@ static enum agent_kind local_kind(const struct qmgr *q, const struct route *r, s
 	if (r->domain != NULL && r->domain->p.type == DOMAIN_LOCAL)
 		*domain = span_of(r->domain->name);
 	buffer_puts(text, p->local_delivery);
-	return delivery_parse(span_of(p->local_delivery), &how) == 0 && how.kind != DELIVERY_DROP ? AGENT_LOCAL : AGENT_DROP;
+	if (delivery_parse(span_of(p->local_delivery), &how) != 0 || how.kind == DELIVERY_DROP)
+		return AGENT_DROP;
+	return how.kind == DELIVERY_LMTP ? AGENT_SMTP : AGENT_LOCAL;
 }
 
 /* A destination: the route, and the section whose parameters hold for it. */
@@ -48,16 +50,18 @@ struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 	struct buffer text;
 	struct span domain = {"", 0};
 	enum agent_kind kind = AGENT_DROP;
+	bool local = true;
 	buffer_init(&text, 64 * 1024);
 	if (address_parse(m->rcpts[i].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0) {
 		route_find(q->server, &a, &r);
-		kind = r.kind == ROUTE_LOCAL ? local_kind(q, &r, &text, &domain) : AGENT_SMTP;
-		if (kind == AGENT_SMTP)
+		local = r.kind == ROUTE_LOCAL;
+		kind = local ? local_kind(q, &r, &text, &domain) : AGENT_SMTP;
+		if (!local)
 			route_put_text(&text, &r);
-		if (kind == AGENT_SMTP && r.domain != NULL && r.domain->has_own)
+		if (!local && r.domain != NULL && r.domain->has_own)
 			domain = span_of(r.domain->name);
 	}
-	struct dest *d = buffer_ok(&text) ? find_or_make(q, buffer_span(&text), domain, kind) : NULL;
+	struct dest *d = buffer_ok(&text) ? find_or_make(q, buffer_span(&text), domain, kind, local) : NULL;
 	if (d != NULL)
 		d->users++;
 	buffer_free(&text);
@@ -169,7 +173,7 @@ uint32_t dest_share(const struct qmgr *q)
 /* Keeps the count of connections: as many as there are deliveries, up to what the destination may have. */
 static void recount(struct qmgr *q, struct dest *d)
 {
-	size_t most = d->local ? 0 : dest_connections(q, d), n = d->out < most ? d->out : most;
+	size_t most = d->kind != AGENT_SMTP ? 0 : dest_connections(q, d), n = d->out < most ? d->out : most;
 	q->conns += n;
 	q->conns -= d->conns;
 	d->conns = n;
@@ -183,7 +187,7 @@ static bool may_send(const struct qmgr *q, const struct dest *d)
 		return !d->probing && clock_mono_ms() >= d->probe_ms;
 	if (d->kind == AGENT_LOCAL)
 		return (int64_t)d->out < q_params(q)->local_process_limit;
-	if (d->local)
+	if (d->kind == AGENT_DROP)
 		return d->out < 200;
 	size_t n = dest_connections(q, d);
 	bool ahead = p->messages_per_connection != PARAM_UNLIMITED && d->last_ms < AHEAD_MS && d->splits == 0;
@@ -259,7 +263,7 @@ void dest_dispatch(struct qmgr *q)
 void dest_success(struct qmgr *q, struct dest *d)
 {
 	d->down = d->probing = false;
-	if (!d->local && d->window < (double)dest_out(q, d)->outbound_connection_limit_per_domain)
+	if (d->kind == AGENT_SMTP && d->window < (double)dest_out(q, d)->outbound_connection_limit_per_domain)
 		d->window += 1 / d->window;
 }
 

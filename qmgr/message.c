@@ -209,9 +209,9 @@ bool msg_is_spent(const struct qmgr *q, const struct qmsg *m)
 /* All recipients of one destination in tasks of at most recipient_limit (MISSION D8). */
 static void make_tasks_for(struct qmgr *q, struct qmsg *m, struct dest *d)
 {
-	int64_t most = d->kind == AGENT_LOCAL ? 1 : d->local ? TASK_RCPTS_LOCAL : TASK_RCPTS, limit = dest_out(q, d)->recipient_limit;
+	int64_t most = d->kind == AGENT_LOCAL ? 1 : d->kind == AGENT_DROP ? TASK_RCPTS_LOCAL : TASK_RCPTS, limit = dest_out(q, d)->recipient_limit;
 	bool further = false;
-	limit = d->local || limit > most ? most : limit;
+	limit = d->kind != AGENT_SMTP || limit > most ? most : limit;
 	uint32_t *indexes = calloc(m->e.rcpts_n, sizeof *indexes);
 	size_t n = 0;
 	if (indexes == NULL)

@@ -153,7 +153,7 @@ int task_send(struct qmgr *q, struct task *t, struct agent *a)
 		t->m->rcpts[t->indexes[i]].state = RCPT_OUT;
 	task_send_parts(a->channel, t->delivery, &content);
 	send_deliver(a->channel, (struct msg_deliver){.delivery = t->delivery, .id = qid_span(&t->m->id),
-		.connections = t->dest->local || dest_out(q, t->dest)->messages_per_connection == PARAM_UNLIMITED ? 0 : dest_connections(q, t->dest),
+		.connections = t->dest->kind != AGENT_SMTP || dest_out(q, t->dest)->messages_per_connection == PARAM_UNLIMITED ? 0 : dest_connections(q, t->dest),
 		.most = dest_share(q), .nexthop = span_of(t->dest->nexthop), .domain = span_of(t->dest->domain), .envelope = buffer_span(&envelope),
 		.indexes = buffer_span(&indexes), .content = content}, body_fd);
 	buffer_free(&envelope);

@@ -8,8 +8,7 @@ static void finish(struct conn *c)
 {
 	if (!c->chunked) /* a message that does not end with a line end gets one: the dot needs it */
 		buffer_puts(&c->out, c->line_start ? ".\r\n" : "\r\n.\r\n");
-	c->expect_n = c->expect_at = 0;
-	c->expect[c->expect_n++].what = EXPECT_DOT;
+	envelope_expect_dot(c);
 	conn_state(c, CONN_DOT, hop_out(c->hop)->outbound_data_done_timeout);
 }
 
@@ -35,8 +34,7 @@ void body_begin(struct conn *c)
 	if (c->accepted == 0) {
 		/* RFC 2920 3.1: 354 after all recipients were refused: an empty message ends it */
 		buffer_puts(&c->out, ".\r\n");
-		c->expect_n = c->expect_at = 0;
-		c->expect[c->expect_n++].what = EXPECT_DOT;
+		envelope_expect_dot(c);
 		conn_state(c, CONN_DOT, hop_out(c->hop)->outbound_command_timeout);
 		conn_flush(c);
 		return;

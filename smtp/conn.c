@@ -38,7 +38,8 @@ static void want_write(struct conn *c, bool want)
 
 static void describe(struct conn *c, struct job *j)
 {
-	lookup_format_target(&c->target, j->peer);
+	(void)snprintf(j->peer, sizeof j->peer, "%s", c->hop->lmtp ? "lmtp/" : "");
+	lookup_format_target(&c->target, j->peer + strlen(j->peer));
 }
 
 static void set_reason(struct job *j, const char *reason)
@@ -55,7 +56,8 @@ static int begin_connect(struct conn *c)
 	c->fd = socket(c->target.addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)
 		return errno;
-	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (c->target.addr.ss_family != AF_UNIX)
+		(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (connect(c->fd, (const struct sockaddr *)&c->target.addr, c->target.addr_n) == 0 || errno == EINPROGRESS)
 		return 0;
 	return errno;

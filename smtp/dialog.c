@@ -17,6 +17,16 @@ static void say(struct conn *c, enum conn_state next, const char *verb, const ch
 	conn_flush(c);
 }
 
+static void say_hello(struct conn *c)
+{
+	if (c->hop->lmtp) /* RFC 2033 4.1 */
+		say(c, CONN_EHLO, "LHLO", params(c)->fqdn);
+	else if (c->hop->helo_only)
+		say(c, CONN_HELO, "HELO", params(c)->fqdn);
+	else
+		say(c, CONN_EHLO, "EHLO", params(c)->fqdn);
+}
+
 static void keep_reason(struct job *j, const char *what, int code, struct span text)
 {
 	char all[900];
@@ -124,7 +134,7 @@ void dialog_handshake(struct conn *c)
 		(void)event_del(c->writable);
 		c->want_write = false;
 		c->offers = 0;
-		say(c, CONN_EHLO, "EHLO", params(c)->fqdn);
+		say_hello(c);
 		return;
 	case TLS_WANT_WRITE:
 		(void)event_add(c->writable, NULL);
@@ -147,6 +157,8 @@ static bool wants_tls(const struct conn *c)
 
 static void established(struct conn *c)
 {
+	if (c->hop->lmtp) /* each recipient has its reply: kept simple */
+		c->offers &= ~(unsigned)(PEER_CHUNKING | PEER_BINARYMIME);
 	if (wants_tls(c) && (c->offers & PEER_STARTTLS) != 0) {
 		say(c, CONN_STARTTLS, "STARTTLS", "");
 		return;
@@ -185,10 +197,8 @@ static void step(struct conn *c)
 		c->job->heard = true;
 	switch (state) {
 	case CONN_GREETING:
-		if (fate_of_reply(STAGE_GREETING, code) == FATE_GO_ON && c->hop->helo_only)
-			say(c, CONN_HELO, "HELO", params(c)->fqdn);
-		else if (fate_of_reply(STAGE_GREETING, code) == FATE_GO_ON)
-			say(c, CONN_EHLO, "EHLO", params(c)->fqdn);
+		if (fate_of_reply(STAGE_GREETING, code) == FATE_GO_ON)
+			say_hello(c);
 		else
 			next_address(c, "greeting");
 		return;
@@ -196,7 +206,7 @@ static void step(struct conn *c)
 	case CONN_HELO:
 		if (fate_of_reply(STAGE_HELO, code) == FATE_GO_ON)
 			established(c);
-		else if (state == CONN_EHLO && code / 100 == 5 && code != 521) /* RFC 5321 4.1.4: an old server */
+		else if (state == CONN_EHLO && code / 100 == 5 && code != 521 && !c->hop->lmtp) /* RFC 5321 4.1.4: an old server */
 			say(c, CONN_HELO, "HELO", params(c)->fqdn);
 		else
 			next_address(c, state == CONN_EHLO ? "EHLO" : "HELO");

@@ -297,6 +297,36 @@ static void take_data_reply(struct conn *c)
 	decide(c, STAGE_DATA, UINT32_MAX);
 }
 
+/* RFC 2033 4.2: a reply to the dot for each recipient that was accepted. */
+static void take_lmtp_reply(struct conn *c, uint32_t rcpt)
+{
+	struct buffer text;
+	struct job *j = c->job;
+	if (fate_of_reply(STAGE_DOT, c->reply.code) == FATE_DELIVERED) {
+		reply_text(c, &text);
+		job_set_rcpt(j, rcpt, (c->offers & PEER_DSN) != 0 ? OUTCOME_PASSED : OUTCOME_SENT, c->reply.code,
+			c->reply.enhanced.n > 0 ? c->reply.enhanced : SPAN_LIT("2.0.0"), buffer_span(&text));
+		buffer_free(&text);
+	} else {
+		decide(c, STAGE_DOT, rcpt);
+	}
+	if (c->expect_at == c->expect_n)
+		end_transaction(c, c->in.n == 0);
+	else
+		conn_arm(c, hop_out(c->hop)->outbound_data_done_timeout);
+}
+
+void envelope_expect_dot(struct conn *c)
+{
+	const struct job *j = c->job;
+	c->expect_n = c->expect_at = 0;
+	if (!c->hop->lmtp || c->accepted == 0)
+		expect(c, EXPECT_DOT, 0);
+	for (uint32_t i = 0; c->hop->lmtp && i < j->e.rcpts_n; i++)
+		if (j->rcpts[i].accepted)
+			expect(c, EXPECT_DOT, i);
+}
+
 static void take_dot_reply(struct conn *c)
 {
 	if (fate_of_reply(STAGE_DOT, c->reply.code) == FATE_DELIVERED && c->accepted > 0)
@@ -336,7 +366,7 @@ void envelope_reply(struct conn *c)
 	case EXPECT_MAIL: take_mail_reply(c); break;
 	case EXPECT_RCPT: take_rcpt_reply(c, rcpt); break;
 	case EXPECT_DATA: take_data_reply(c); break;
-	case EXPECT_DOT: take_dot_reply(c); return;
+	case EXPECT_DOT: (c->hop->lmtp && c->accepted > 0 ? take_lmtp_reply(c, rcpt) : take_dot_reply(c)); return;
 	case EXPECT_RSET: return;
 	}
 	if (c->expect_at == c->expect_n)

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct hop **bucket_of(struct agent *a, uint32_t server, struct span nexthop)
 {
@@ -21,6 +22,7 @@ static struct hop *make_hop(struct agent *a, uint32_t server, struct span nextho
 	*h = (struct hop){.agent = a, .nexthop = span_dup(nexthop), .domain = span_dup(domain), .server = server,
 		.lookup = {.context = h, .ask = ask, .done = done, .is_own = is_own}};
 	h->ready_end = &h->ready;
+	h->lmtp = nexthop.n > 5 && memcmp(nexthop.at, "lmtp:", 5) == 0;
 	if (h->nexthop != NULL && h->domain != NULL)
 		return h;
 	free(h->nexthop);
@@ -145,6 +147,20 @@ void hop_resolver_gone(struct agent *a)
 	}
 }
 
+/* Where LMTP is spoken: a socket of this machine, or a host without MX. */
+static void resolve_lmtp(struct hop *h)
+{
+	struct span text = {h->nexthop + 5, strlen(h->nexthop) - 5};
+	h->lookup.default_port = LMTP_PORT;
+	if (text.n <= 5 || memcmp(text.at, "unix:", 5) != 0) {
+		lookup_begin(&h->lookup, text);
+		return;
+	}
+	if (lookup_set_unix(&h->lookup, (struct span){text.at + 5, text.n - 5}) != 0)
+		h->lookup.state = LOOKUP_DEFERRED;
+	done(&h->lookup);
+}
+
 void hop_resolve(struct agent *a, struct hop *h)
 {
 	if (h->resolving)
@@ -152,5 +168,8 @@ void hop_resolve(struct agent *a, struct hop *h)
 	h->resolving = true;
 	(void)snprintf(h->lookup.fqdn, sizeof h->lookup.fqdn, "%s", agent_params(a, h->server)->fqdn);
 	h->lookup.default_port = (uint16_t)hop_out(h)->outbound_port;
-	lookup_begin(&h->lookup, span_of(h->nexthop));
+	if (h->lmtp)
+		resolve_lmtp(h);
+	else
+		lookup_begin(&h->lookup, span_of(h->nexthop));
 }

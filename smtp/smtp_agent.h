@@ -34,7 +34,7 @@ struct hop {
 	const struct outbound_params *out; /* of configuration number generation */
 	uint32_t generation;
 	struct lookup lookup;
-	bool resolving, helo_only;
+	bool resolving, helo_only, lmtp; /* lmtp: RFC 2033 is spoken there */
 	int64_t fresh_until_ms, no_tls_until_ms, no_pipelining_until_ms, no_chunking_until_ms;
 	struct job *waiting;     /* for the look-up */
 	struct job *ready, **ready_end; /* for a connection */
@@ -76,7 +76,7 @@ struct job {
 	bool slot;               /* holds one of its hop's connections, without having one yet */
 	struct conn *racing;     /* connections that are being made for it */
 	struct event *race;      /* the next address's turn */
-	char peer[400];
+	char peer[408];
 	char *last_reason;
 	int64_t began_ms;
 	struct buffer results;   /* the verdict, until it is confirmed */
@@ -189,6 +189,7 @@ void dialog_handshake(struct conn *c);
 /* envelope.c */
 void envelope_send(struct conn *c);
 void envelope_reply(struct conn *c);
+void envelope_expect_dot(struct conn *c); /* the replies that come to the end of the message */
 bool envelope_fits(struct conn *c);
 /* body.c */
 void body_begin(struct conn *c);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 static void next_step(struct lookup *l);
 
@@ -366,7 +367,7 @@ static int read_route(struct lookup *l, struct span route)
 	return error;
 }
 
-void lookup_begin(struct lookup *l, struct span route)
+static int prepare(struct lookup *l)
 {
 	l->state = LOOKUP_NEW;
 	l->targets_n = l->steps_n = l->step_at = 0;
@@ -375,11 +376,34 @@ void lookup_begin(struct lookup *l, struct span route)
 	l->enhanced[0] = l->reason[0] = '\0';
 	if (l->steps == NULL) {
 		l->steps = calloc(LOOKUP_STEPS_MOST, sizeof *l->steps);
-		l->targets = calloc(LOOKUP_TARGETS_MOST, sizeof *l->targets);
 		buffer_init(&l->v4, 4096);
 		buffer_init(&l->v6, 16384);
 	}
-	int error = l->steps == NULL || l->targets == NULL ? ENOMEM : read_route(l, route);
+	if (l->targets == NULL)
+		l->targets = calloc(LOOKUP_TARGETS_MOST, sizeof *l->targets);
+	return l->steps == NULL || l->targets == NULL ? ENOMEM : 0;
+}
+
+int lookup_set_unix(struct lookup *l, struct span path)
+{
+	int error = prepare(l);
+	if (error != 0)
+		return error;
+	struct lookup_target *t = &l->targets[l->targets_n++];
+	struct sockaddr_un *sa = (struct sockaddr_un *)&t->addr;
+	*t = (struct lookup_target){.addr_n = sizeof *sa};
+	sa->sun_family = AF_UNIX;
+	(void)snprintf(sa->sun_path, sizeof sa->sun_path, "%.*s", SPAN_ARG(path));
+	(void)snprintf(t->name, sizeof t->name, "%.*s", SPAN_ARG(path));
+	l->state = LOOKUP_READY;
+	return 0;
+}
+
+void lookup_begin(struct lookup *l, struct span route)
+{
+	int error = prepare(l);
+	if (error == 0)
+		error = read_route(l, route);
 	if (error != 0) {
 		fail(l, error == EINVAL, error == EINVAL ? "5.1.2" : "4.3.0", error == EINVAL ? "the next hop's name is not good" : "not enough memory");
 		l->final = true;
@@ -418,6 +442,10 @@ void lookup_format_target(const struct lookup_target *t, char out[400])
 	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&t->addr;
 	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&t->addr;
 	bool four = t->addr.ss_family == AF_INET;
+	if (t->addr.ss_family == AF_UNIX) {
+		(void)snprintf(out, 400, "%s[unix]", t->name);
+		return;
+	}
 	(void)inet_ntop(t->addr.ss_family, four ? (const void *)&v4->sin_addr : (const void *)&v6->sin6_addr, text, sizeof text);
 	(void)snprintf(out, 400, "%s[%s]:%u", t->name, text, ntohs(four ? v4->sin_port : v6->sin6_port));
 }

@@ -50,6 +50,7 @@ struct lookup {
 void lookup_begin(struct lookup *l, struct span route); /* route: the text of route_put_text, or a literal */
 void lookup_answer(struct lookup *l, enum dns_kind kind, enum dns_status status, struct span records);
 void lookup_abort(struct lookup *l, const char *reason); /* the answers will not come: deferred */
+int lookup_set_unix(struct lookup *l, struct span path); /* instead of lookup_begin; done is not called.  0 or errno */
 void lookup_free(struct lookup *l);
 void lookup_format_target(const struct lookup_target *t, char out[400]); /* "host[address]:port" */
 

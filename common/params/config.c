@@ -338,14 +338,20 @@ const struct local_params *local_of(const struct server *s, const struct domain 
 	return d != NULL && d->p.type == DOMAIN_LOCAL ? &d->p.local : &s->p.local;
 }
 
+static bool runs_as_user(const struct local_params *p)
+{
+	struct delivery how;
+	return delivery_parse(span_of(p->local_delivery), &how) == 0 && how.kind != DELIVERY_DROP && how.kind != DELIVERY_LMTP;
+}
+
 bool config_runs_deliveries(const struct config *c)
 {
 	for (size_t i = 0; i < c->servers_n; i++) {
 		const struct server *s = &c->servers[i];
-		if (strcmp(s->p.local.local_delivery, "drop") != 0)
+		if (runs_as_user(&s->p.local))
 			return true;
 		for (size_t k = 0; k < s->domains_n; k++)
-			if (strcmp(local_of(s, &s->domains[k])->local_delivery, "drop") != 0)
+			if (runs_as_user(local_of(s, &s->domains[k])))
 				return true;
 	}
 	return false;

@@ -190,7 +190,7 @@ static const char *text_fault(enum param_kind kind, struct span text)
 	case KIND_NEXTHOPS:
 		return nexthops_are_valid(text) ? NULL : "write [ADDR], [NAME] or NAME, each with :PORT if wanted, several (at most 20) with commas, | between equals";
 	case KIND_DELIVERY:
-		return delivery_parse(text, &(struct delivery){0}) == 0 ? NULL : "write drop, maildir, mbox or pipe:COMMAND";
+		return delivery_parse(text, &(struct delivery){0}) == 0 ? NULL : "write drop, maildir, mbox, lmtp:[HOST]:PORT, lmtp:unix:/PATH or pipe:COMMAND";
 	case KIND_ADDRESS:
 		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:

@@ -174,6 +174,7 @@ void client_list_free(struct client_list *l);
 MUST_CHECK int literal_to_sockaddr(struct span literal, uint16_t port, struct sockaddr_storage *out, socklen_t *n);
 MUST_CHECK int sockaddr_to_v6(const struct sockaddr *sa, unsigned char out[16]);
 
+enum { LMTP_PORT = 24, UNIX_PATH_MOST = 100 };
 enum { NEXTHOPS_MOST = 20 }; /* in one text */
 enum nexthop_kind { NEXTHOP_ADDRESS, NEXTHOP_HOST, NEXTHOP_MX };
 struct nexthop {
@@ -194,15 +195,15 @@ bool port_list_has(const struct port_list *l, uint16_t port);
 MUST_CHECK int config_ports(const struct config *c, struct port_list *l);
 
 /* A DELIVERY text: how local mail is delivered. */
-enum delivery_kind { DELIVERY_DROP, DELIVERY_MAILDIR, DELIVERY_MBOX, DELIVERY_PIPE };
+enum delivery_kind { DELIVERY_DROP, DELIVERY_MAILDIR, DELIVERY_MBOX, DELIVERY_LMTP, DELIVERY_PIPE };
 struct delivery {
 	enum delivery_kind kind;
-	struct span command; /* of DELIVERY_PIPE */
+	struct span argument; /* the command of DELIVERY_PIPE; of DELIVERY_LMTP a next hop or unix:PATH */
 };
 MUST_CHECK int delivery_parse(struct span text, struct delivery *out);
 /* The parameters that hold for mail to a local domain; domain NULL, or an alias: the server's. */
 const struct local_params *local_of(const struct server *s, const struct domain *d);
-/* Does any server or domain deliver by other ways than drop? */
+/* Does any server or domain deliver as users of this machine? */
 bool config_runs_deliveries(const struct config *c);
 
 /* The parameters that hold for mail to a remote domain; domain NULL: the server's. */

@@ -231,20 +231,29 @@ void client_list_free(struct client_list *l)
 	*l = (struct client_list){0};
 }
 
+static bool lmtp_is_valid(struct span text)
+{
+	struct nexthop h;
+	if (text.n > 5 && memcmp(text.at, "unix:", 5) == 0)
+		return text.at[5] == '/' && text.n <= UNIX_PATH_MOST;
+	return nexthop_parse(text, &h) == 0 && h.kind != NEXTHOP_MX;
+}
+
 int delivery_parse(struct span text, struct delivery *out)
 {
 	static const struct { const char *word; enum delivery_kind kind; } words[] = {
 		{"drop", DELIVERY_DROP}, {"maildir", DELIVERY_MAILDIR}, {"mbox", DELIVERY_MBOX}};
 	for (size_t i = 0; i < COUNT_OF(words); i++) {
 		if (span_is(text, words[i].word)) {
-			*out = (struct delivery){.kind = words[i].kind, .command = {"", 0}};
+			*out = (struct delivery){.kind = words[i].kind, .argument = {"", 0}};
 			return 0;
 		}
 	}
-	if (text.n <= 5 || memcmp(text.at, "pipe:", 5) != 0)
+	if (text.n <= 5 || (memcmp(text.at, "pipe:", 5) != 0 && memcmp(text.at, "lmtp:", 5) != 0))
 		return EINVAL;
-	*out = (struct delivery){.kind = DELIVERY_PIPE, .command = span_trim((struct span){text.at + 5, text.n - 5})};
-	return out->command.n > 0 ? 0 : EINVAL;
+	struct span argument = span_trim((struct span){text.at + 5, text.n - 5});
+	*out = (struct delivery){.kind = text.at[0] == 'p' ? DELIVERY_PIPE : DELIVERY_LMTP, .argument = argument};
+	return argument.n > 0 && (out->kind == DELIVERY_PIPE || lmtp_is_valid(argument)) ? 0 : EINVAL;
 }
 
 int nexthop_parse(struct span text, struct nexthop *out)
@@ -309,6 +318,15 @@ bool port_list_has(const struct port_list *l, uint16_t port)
 	return false;
 }
 
+static int add_lmtp_port(const char *text, struct port_list *l)
+{
+	struct delivery how;
+	struct nexthop n;
+	if (delivery_parse(span_of(text), &how) != 0 || how.kind != DELIVERY_LMTP || nexthop_parse(how.argument, &n) != 0)
+		return 0;
+	return port_list_add(l, n.port != 0 ? n.port : LMTP_PORT);
+}
+
 static int add_ports_of(const char *nexthops, struct port_list *l)
 {
 	struct span rest = span_of(nexthops);
@@ -329,10 +347,14 @@ int config_ports(const struct config *c, struct port_list *l)
 		error = port_list_add(l, (uint16_t)s->p.out.outbound_port);
 		if (error == 0)
 			error = add_ports_of(s->p.smart_host, l);
+		if (error == 0)
+			error = add_lmtp_port(s->p.local.local_delivery, l);
 		for (size_t k = 0; k < s->domains_n && error == 0; k++) {
 			error = add_ports_of(s->domains[k].p.route, l);
 			if (error == 0)
 				error = port_list_add(l, (uint16_t)s->domains[k].p.out.outbound_port);
+			if (error == 0)
+				error = add_lmtp_port(s->domains[k].p.local.local_delivery, l);
 		}
 	}
 	return error;
