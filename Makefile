@@ -16,7 +16,7 @@ ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -DPOSTHORN_VERSION='"$(VERSION)"' -DPOSTHOR
 	$(WARN) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -DPOSTHORN_SANITIZED,$(HARDEN)) $(CFLAGS) -Icommon -I.
 LDFLAGS_ALL := $(if $(SANITIZE),-fsanitize=address$(comma)undefined,-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now) $(LDFLAGS)
 
-LIBS_base := -levent_core -lseccomp
+LIBS_base := -levent_core -lseccomp -Wl,--as-needed -lidn2
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 COMMON_SRC :=
 PROGRAMS :=

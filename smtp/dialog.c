@@ -70,7 +70,7 @@ void dialog_broken(struct conn *c, const char *reason)
 		c->hop->no_tls_until_ms = clock_mono_ms() + NO_TLS_MS;
 		j->target_at = c->target_index; /* the same address again, in clear */
 	}
-	bool again = j->reused && unanswered && !j->fresh_only;
+	bool again = j->reused && unanswered && !j->fresh_only, plainer = adapt_after_break(c);
 	c->job = NULL;
 	conn_close(c);
 	if (again) { /* the peer had closed an idle connection: not its fault, nor the message's */
@@ -78,7 +78,7 @@ void dialog_broken(struct conn *c, const char *reason)
 		j->reused = false;
 		j->target_at = 0;
 		job_start(j);
-	} else if (early) {
+	} else if (early || plainer) {
 		conn_open(j);
 	} else {
 		job_finish(j, false);
@@ -157,8 +157,7 @@ static bool wants_tls(const struct conn *c)
 
 static void established(struct conn *c)
 {
-	if (c->hop->lmtp) /* each recipient has its reply: kept simple */
-		c->offers &= ~(unsigned)(PEER_CHUNKING | PEER_BINARYMIME);
+	adapt_offers(c);
 	if (wants_tls(c) && (c->offers & PEER_STARTTLS) != 0) {
 		say(c, CONN_STARTTLS, "STARTTLS", "");
 		return;

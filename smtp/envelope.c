@@ -5,41 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool beyond_ascii(struct span s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if ((s.at[i] & 0x80) != 0)
-			return true;
-	return false;
-}
-
-static bool needs_utf8(const struct job *j)
-{
-	if ((j->e.flags & ENV_UTF8) == 0)
-		return false;
-	bool wide = beyond_ascii(j->e.sender) || (j->e.flags & ENV_8BIT) != 0;
-	for (size_t i = 0; i < j->e.rcpts_n; i++)
-		wide = wide || beyond_ascii(j->e.rcpts[i].address);
-	return wide;
-}
-
-/* What the peer can't take is not sent: the reason is final (MISSION D10, RFC 6152 3, RFC 6531 3.2). */
-bool envelope_fits(struct conn *c)
-{
-	struct job *j = c->job;
-	if ((c->offers & PEER_SIZE) != 0 && c->peer_size > 0 && j->size > c->peer_size)
-		job_set_all(j, OUTCOME_FAILED, 552, SPAN_LIT("5.3.4"), SPAN_LIT("the message is larger than the peer takes"));
-	else if (needs_utf8(j) && (c->offers & PEER_SMTPUTF8) == 0)
-		job_set_all(j, OUTCOME_FAILED, 553, SPAN_LIT("5.6.7"), SPAN_LIT("the message needs SMTPUTF8, which the peer does not offer"));
-	else if ((j->e.flags & ENV_BINARY) != 0 && (c->offers & (PEER_CHUNKING | PEER_BINARYMIME)) != (PEER_CHUNKING | PEER_BINARYMIME))
-		job_set_all(j, OUTCOME_FAILED, 554, SPAN_LIT("5.6.1"), SPAN_LIT("the message is BINARYMIME, which the peer does not take"));
-	else if ((j->e.flags & (ENV_8BIT | ENV_BINARY)) == ENV_8BIT && (c->offers & PEER_8BITMIME) == 0)
-		job_set_all(j, OUTCOME_FAILED, 554, SPAN_LIT("5.6.3"), SPAN_LIT("the message holds 8-bit text, which the peer does not take"));
-	else
-		return true;
-	return false;
-}
-
 static void expect(struct conn *c, enum expected what, uint32_t rcpt)
 {
 	if (c->expect_n == c->expect_size) {
@@ -67,7 +32,7 @@ static void put_mail(struct conn *c)
 		buffer_puts(b, " BODY=BINARYMIME");
 	else if ((j->e.flags & ENV_8BIT) != 0)
 		buffer_puts(b, " BODY=8BITMIME");
-	if (needs_utf8(j))
+	if ((j->e.flags & ENV_UTF8) != 0 && (c->offers & PEER_SMTPUTF8) != 0)
 		buffer_puts(b, " SMTPUTF8");
 	if ((c->offers & PEER_DSN) != 0) {
 		if (j->e.ret != RET_NONE)
@@ -187,6 +152,15 @@ static void delivered(struct conn *c)
 	buffer_free(&text);
 }
 
+static void say_rset(struct conn *c)
+{
+	c->expect_n = c->expect_at = 0;
+	expect(c, EXPECT_RSET, 0);
+	buffer_puts(&c->out, "RSET\r\n");
+	conn_state(c, CONN_RSET, hop_out(c->hop)->outbound_command_timeout);
+	conn_flush(c);
+}
+
 /* The transaction is over: verdict first, then the connection waits for the next message. */
 static void end_transaction(struct conn *c, bool clean)
 {
@@ -196,11 +170,7 @@ static void end_transaction(struct conn *c, bool clean)
 	job_finish(j, false);
 	bool spent = c->messages >= hop_out(c->hop)->messages_per_connection || c->agent->stopping;
 	if (!clean && !spent) {
-		c->expect_n = c->expect_at = 0;
-		expect(c, EXPECT_RSET, 0);
-		buffer_puts(&c->out, "RSET\r\n");
-		conn_state(c, CONN_RSET, hop_out(c->hop)->outbound_command_timeout);
-		conn_flush(c);
+		say_rset(c);
 		return;
 	}
 	if (spent) {
@@ -329,6 +299,10 @@ void envelope_expect_dot(struct conn *c)
 
 static void take_dot_reply(struct conn *c)
 {
+	if (adapt_to_refused_chunk(c)) { /* the same message once more, by DATA */
+		say_rset(c);
+		return;
+	}
 	if (fate_of_reply(STAGE_DOT, c->reply.code) == FATE_DELIVERED && c->accepted > 0)
 		delivered(c);
 	else
@@ -350,6 +324,10 @@ void envelope_reply(struct conn *c)
 	enum expected what = c->expect[c->expect_at].what;
 	uint32_t rcpt = c->expect[c->expect_at++].rcpt;
 	if (what == EXPECT_RSET) {
+		if (c->job != NULL) {
+			envelope_send(c); /* as far as a refused RSET allows: the replies say */
+			return;
+		}
 		if (c->reply.code / 100 != 2 || c->in.n > 0) {
 			conn_close(c);
 			return;

@@ -5,6 +5,7 @@
 #include "ipc/ipc.h"
 #include "log/log.h"
 #include "lookup/lookup.h"
+#include "message/message.h"
 #include "proc/proc.h"
 #include "queuefile/queuefile.h"
 #include "schedule/schedule.h"
@@ -72,6 +73,7 @@ struct job {
 	size_t target_at;        /* next address to try */
 	bool reused;             /* on a connection that had carried mail before */
 	bool fresh_only, connected;
+	bool plain;              /* tried again without pipelining */
 	bool heard;              /* a host answered: the fallback is out of the question */
 	bool slot;               /* holds one of its hop's connections, without having one yet */
 	struct conn *racing;     /* connections that are being made for it */
@@ -190,7 +192,11 @@ void dialog_handshake(struct conn *c);
 void envelope_send(struct conn *c);
 void envelope_reply(struct conn *c);
 void envelope_expect_dot(struct conn *c); /* the replies that come to the end of the message */
-bool envelope_fits(struct conn *c);
+/* adapt.c */
+bool envelope_fits(struct conn *c);           /* false: what is undecided has been decided */
+void adapt_offers(struct conn *c);            /* takes back what the peer offers and can't be used */
+bool adapt_after_break(struct conn *c);       /* the job is to be tried again at the same address, in a plainer way */
+bool adapt_to_refused_chunk(struct conn *c);  /* the message is to be sent again by DATA */
 /* body.c */
 void body_begin(struct conn *c);
 /* Puts the next piece out: 1: there is more to write, 0: nothing to do, -1: the connection is gone. */

@@ -1,4 +1,5 @@
 #include "lookup/lookup.h"
+#include "smtp/smtp.h"
 
 #include <arpa/inet.h>
 #include <stdarg.h>
@@ -352,6 +353,12 @@ static int read_route(struct lookup *l, struct span route)
 {
 	struct span rest = route;
 	struct span first = span_until(&rest, ';');
+	char ascii[256];
+	if (!text_is_ascii(first)) { /* a recipient's domain in Unicode: the DNS knows its A-labels */
+		if (domain_to_ascii(first, ascii) != 0)
+			return EINVAL;
+		first = span_of(ascii);
+	}
 	struct sockaddr_storage sa;
 	socklen_t n;
 	int error;

@@ -47,6 +47,11 @@ void rewrite_field(struct buffer *out, const struct header_field *f, const struc
 /* Appends all fields of the header that content begins with; returns how many bytes of content they were. */
 size_t rewrite_header(struct buffer *out, struct span content, const struct rewrite *r);
 
+/* Appends the message with every body that holds 8-bit or binary bytes in quoted-printable (text) or base64 (all else), so
+ * that seven bits and short lines carry it (RFC 6152 3).  0; EBADMSG: it can't be: such bytes in a header, in what is signed
+ * (RFC 1847 2.1), or too many levels; ENOMEM. */
+MUST_CHECK int convert_to_seven_bits(struct buffer *out, struct span content);
+
 void date_put(struct buffer *b, int64_t wall_s); /* RFC 5322 3.3, local offset */
 
 struct received {

@@ -64,7 +64,7 @@ static size_t take_angle(struct span s, size_t i, struct place *p)
 static size_t take_plain(struct span s, size_t i, struct place *p)
 {
 	size_t end = s.at[i] == '"' ? skip_quoted(s, i) : i + 1;
-	if (strchr(" \t\r\n", s.at[i]) == NULL) {
+	if (memchr(" \t\r\n", s.at[i], 4) == NULL) {
 		if (!p->plain)
 			p->plain_at = i;
 		p->plain = true;

@@ -22,6 +22,9 @@ MUST_CHECK int address_parse(struct span text, unsigned flags, struct address *o
 /* Parses "<path>" at the front of *rest, source route dropped (RFC 5321 F.2). */
 MUST_CHECK int address_parse_path(struct span *rest, unsigned flags, struct address *out);
 bool address_is_null(const struct address *a);
+bool text_is_ascii(struct span s);
+/* The A-label form of a domain (RFC 5891, IDNA2008).  0, or EINVAL: it has none. */
+MUST_CHECK int domain_to_ascii(struct span domain, char out[256]);
 /* A host name or address literal as in EHLO (RFC 5321 4.1.1.1); underscores taken. */
 bool domain_is_valid(struct span name, bool utf8);
 bool literal_is_valid(struct span literal); /* with its brackets */

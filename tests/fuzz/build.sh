@@ -20,5 +20,5 @@ for f in common/ipc/messages.c pickup/draft.c; do
 done
 for t in $(cat tests/fuzz/targets); do
     [ "$out/$t" -nt tests/fuzz/targets.c ] && [ -z "$(find "$out" -name 'common_*.o' -newer "$out/$t")" ] ||
-        clang $flags -fsanitize=fuzzer,address,undefined -DTARGET=fuzz_$t tests/fuzz/targets.c "$out"/common_*.o -o "$out/$t"
+        clang $flags -fsanitize=fuzzer,address,undefined -DTARGET=fuzz_$t tests/fuzz/targets.c "$out"/common_*.o -lidn2 -o "$out/$t"
 done

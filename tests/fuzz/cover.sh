@@ -24,5 +24,7 @@ config common/params/config.c:config_parse_snapshot,read_lines,read_config_file,
 dns common/dns/dns.c:dns_parse_answer,skip*,read*,take*,put*,parse*
 journal common/queuefile/record.c:load_batch,batch_head_is_good,segment_reader_next,record_parse common/queuefile/envelope.c:envelope_parse,take*
 pickup pickup/draft.c
+convert common/message/convert.c
+rewrite common/message/rewrite.c
 END
 [ "$bad" = 0 ]

@@ -277,6 +277,44 @@ static void fuzz_pickup(struct span s)
 	buffer_free(&d.envelope);
 }
 
+/* What was converted holds seven bits, and has nothing left to convert. */
+static void fuzz_convert(struct span s)
+{
+	struct buffer once, twice;
+	buffer_init(&once, 1 << 22);
+	buffer_init(&twice, 1 << 22);
+	if (convert_to_seven_bits(&once, s) == 0) {
+		for (size_t i = 0; i < once.n; i++)
+			if ((once.at[i] & 0x80) != 0 || once.at[i] == '\0')
+				abort();
+		if (convert_to_seven_bits(&twice, buffer_span(&once)) != 0 || !span_eq(buffer_span(&once), buffer_span(&twice)))
+			abort();
+	}
+	buffer_free(&once);
+	buffer_free(&twice);
+}
+
+static bool fuzz_is_own(const void *context, struct span domain)
+{
+	(void)context;
+	return span_case_is(domain, "own.test");
+}
+
+/* A header that was rewritten once needs no more, and has as many lines as before. */
+static void fuzz_rewrite(struct span s)
+{
+	struct rewrite r = {.default_domain = "own.test", .masquerade = "masked.test", .is_own = fuzz_is_own};
+	struct buffer once, twice;
+	buffer_init(&once, 1 << 22);
+	buffer_init(&twice, 1 << 22);
+	size_t n = rewrite_header(&once, s, &r);
+	(void)rewrite_header(&twice, buffer_span(&once), &r);
+	if (n > s.n || (buffer_ok(&once) && !span_eq(buffer_span(&once), buffer_span(&twice))))
+		abort();
+	buffer_free(&once);
+	buffer_free(&twice);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
@@ -287,7 +325,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	memcpy(copy, bytes, n);
 	TARGET((struct span){copy, n});
 	free(copy);
-	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup};
+	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite};
 	(void)unused;
 	return 0;
 }

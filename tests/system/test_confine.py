@@ -15,7 +15,7 @@ from inject import AT_FDCWD, Inside, Killed
 
 O_DIRECTORY, O_CREAT, O_WRONLY = os.O_DIRECTORY, os.O_CREAT, os.O_WRONLY
 MAINS = {"front": "smtpd/front", "smtpd": "smtpd/worker", **{r: r for r in
-         "cleanup mover qmgr smtp drop bounce pickup control logd resolver".split()}}
+         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver".split()}}
 
 
 def rights():
@@ -80,7 +80,7 @@ class Confinement(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.port, cls.closed_port = free_port(), free_port()
-        cls.horn = Horn(domains=[("dest.test", "type=remote", f"route=[127.0.0.1]:{cls.port}")]).start()
+        cls.horn = Horn(domains=[("dest.test", "type=remote", f"route=[127.0.0.1]:{cls.port}"), ("box.test", "type=local", "local_delivery=maildir")]).start()
 
     @classmethod
     def tearDownClass(cls):

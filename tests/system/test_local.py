@@ -1,15 +1,18 @@
 """Local delivery: maildir, mbox and commands, each as its recipient."""
+import errno
 import mailbox
 import os
 import pathlib
 import pwd
 import shutil
+import signal
 import subprocess
 import threading
 import time
 import unittest
 
 from horn import Horn, wait_for
+from inject import AT_FDCWD, Inside, Killed
 
 TEXT = b"From: a@example.org\r\nTo: b@example.org\r\nSubject: hello\r\n\r\nA line.\r\nFrom here on\r\n>From there\r\n"
 ROOT = os.geteuid() == 0
@@ -77,6 +80,35 @@ class Local(unittest.TestCase):
             self.assertIn(b"\n>From here on\n>>From there\n\n", raw)
             self.assertFalse(lock.exists())
             self.assertEqual(path.stat().st_uid, pwd.getpwnam(USER).pw_uid)
+
+    @unittest.skipIf(not ROOT or os.environ.get("POSTHORN_SANITIZED"), "another process's system calls are root's to make; the sanitizers need more")
+    def test_the_rights_of_deliver_and_of_what_it_starts(self):
+        with self.horn("local_delivery=mbox") as h, h.client() as c:
+            h.conf("-e", f"mbox={h.root}/homes/%u/mbox")
+            h.run("posthorn", "-c", str(h.dir), "reload")
+            deliver = h.pids("deliver")[0]
+            status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{deliver}/status").read_text().splitlines() if ":\t" in line)
+            kill_setgid_setuid = (1 << 5) + (1 << 6) + (1 << 7)
+            for name in ("CapEff", "CapPrm", "CapBnd"):
+                self.assertEqual(int(status[name], 16), kill_setgid_setuid, name)
+            self.assertEqual((status["NoNewPrivs"], status["Groups"].split()), ("1", []))
+            (self.home / "mbox.lock").touch() # the delivery waits for it, confined already
+            c.send("back@else.example", f"{USER}@local.example", TEXT[:-2])
+            def child():
+                found = subprocess.run(["pgrep", "-P", str(deliver)], capture_output=True, text=True).stdout.split()
+                return [int(p) for p in found if "Seccomp:\t2" in pathlib.Path(f"/proc/{p}/status").read_text()]
+            pid = wait_for("a confined child", child)[0]
+            status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+            self.assertEqual((set(status["Uid"].split()), int(status["CapEff"], 16), status["NoNewPrivs"]), ({str(pwd.getpwnam(USER).pw_uid)}, 0, "1"))
+            with Inside(pid) as p:
+                self.assertEqual(p.call("openat", AT_FDCWD, b"/etc/passwd", 0), -errno.EACCES)                     # Landlock
+                self.assertEqual(p.call("openat", AT_FDCWD, str(h.root / "conf").encode(), 0), -errno.EACCES)
+                self.assertGreaterEqual(p.call("openat", AT_FDCWD, str(self.home / "mbox").encode(), 0), 0)        # its own directory
+            with self.assertRaises(Killed) as killed, Inside(pid) as p:
+                p.call("socket", 2, 1, 0)                                                                           # seccomp
+            self.assertEqual(killed.exception.args[0], signal.SIGSYS)
+            (self.home / "mbox.lock").unlink()
+            wait_for("its end is told", lambda: [m for m in h.messages() if "without a word" in m["recipients"][0]["reason"]])
 
     def test_a_mailbox_that_is_not_the_recipients_own_is_left_alone(self):
         with self.horn("local_delivery=mbox") as h, h.client() as c:

@@ -125,6 +125,62 @@ START_TEST(addresses_of_a_first_hop)
 }
 END_TEST
 
+static const struct { const char *rule, *before, *after; } converted[] = {
+	{"a message that is no MIME becomes it", "Subject: x\r\n\r\nh\xe9llo\r\n",
+		"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nh=E9llo\r\n"},
+	{"text becomes quoted-printable", "MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n=\xc3\xa4 \r\n.\r\n",
+		"MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=3D=C3=A4=20\r\n.\r\n"},
+	{"all else becomes base64", "MIME-Version: 1.0\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n\x89PNG\n\x01",
+		"MIME-Version: 1.0\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\niVBORwoB\r\n"},
+	{"seven bits stay", "Subject: x\r\n\r\nplain\r\n", "Subject: x\r\n\r\nplain\r\n"},
+	{"8bit that is none is said to be 7bit", "MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n\r\nplain\r\n",
+		"MIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\n\r\nplain\r\n"},
+	{"what is encoded stays", "MIME-Version: 1.0\r\nContent-Transfer-Encoding: base64\r\nSubject: x\r\n\r\naGVsbG8=\r\n",
+		"MIME-Version: 1.0\r\nContent-Transfer-Encoding: base64\r\nSubject: x\r\n\r\naGVsbG8=\r\n"},
+	{"each part by itself; delimiters stay", "MIME-Version: 1.0\r\nContent-Type: multipart/mixed;\r\n boundary=\"a b\"\r\nContent-Transfer-Encoding: 8bit\r\n\r\npre\xe9\r\n"
+		"--a b\r\n\r\n\xe9\r\n--a b\r\nContent-Type: application/x; a=b\r\nContent-Transfer-Encoding: binary\r\n\r\n\xff\r\n--a b\r\nContent-Transfer-Encoding: 7bit\r\n\r\nplain\r\n--a b--\r\nepi\r\n",
+		"MIME-Version: 1.0\r\nContent-Type: multipart/mixed;\r\n boundary=\"a b\"\r\nContent-Transfer-Encoding: 7bit\r\n\r\npre?\r\n"
+		"--a b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=E9\r\n--a b\r\nContent-Type: application/x; a=b\r\nContent-Transfer-Encoding: base64\r\n\r\n/w==\r\n--a b\r\nContent-Transfer-Encoding: 7bit\r\n\r\nplain\r\n--a b--\r\nepi\r\n"},
+	{"parts in parts, the inner end left out", "Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\nContent-Type: multipart/alternative; boundary=i\r\n\r\n--i\r\n\r\n\xe9\r\n--o\r\n\r\n\xe8\r\n--o--\r\n",
+		"Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\nContent-Type: multipart/alternative; boundary=i\r\n\r\n--i\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=E9\r\n--o\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=E8\r\n--o--\r\n"},
+	{"a message inside", "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: in\r\n\r\n\xe9\r\n",
+		"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n\r\nSubject: in\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=E9\r\n"},
+	{"what is signed and holds seven bits stays", "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\nplain\r\n--s--\r\n", "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\nplain\r\n--s--\r\n"},
+	{"what is signed and holds more is not converted", "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\n\xe9\r\n--s--\r\n", NULL},
+	{"nor is a header that holds more", "Subject: \xe9\r\n\r\n\xe9\r\n", NULL},
+	{"nor an encoded multipart", "Content-Type: multipart/mixed; boundary=s\r\nContent-Transfer-Encoding: base64\r\n\r\n\xe9\r\n", NULL},
+	{"no boundary: all of it is one body", "Content-Type: multipart/mixed\r\n\r\n\xe9\r\n", "Content-Type: multipart/mixed\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: base64\r\n\r\n6Q0K\r\n"},
+};
+
+START_TEST(eight_bits_become_seven)
+{
+	struct buffer out;
+	buffer_init(&out, 100000);
+	int error = convert_to_seven_bits(&out, span_of(converted[_i].before));
+	ck_assert_msg((error == 0) == (converted[_i].after != NULL), "%s: %d", converted[_i].rule, error);
+	if (error == 0)
+		ck_assert_msg(strcmp(buffer_cstr(&out), converted[_i].after) == 0, "%s:\n%s", converted[_i].rule, buffer_cstr(&out));
+	buffer_free(&out);
+}
+END_TEST
+
+START_TEST(long_lines_are_cut_by_the_encodings)
+{
+	struct buffer in, out;
+	buffer_init(&in, 100000);
+	buffer_init(&out, 100000);
+	buffer_puts(&in, "Content-Type: text/plain\r\n\r\n");
+	for (size_t i = 0; i < 3000; i++)
+		buffer_putc(&in, i % 7 == 0 ? '\xe9' : 'a');
+	ck_assert_int_eq(convert_to_seven_bits(&out, buffer_span(&in)), 0);
+	struct span rest = buffer_span(&out);
+	while (rest.n > 0)
+		ck_assert_uint_le(span_until(&rest, '\n').n, 77);
+	buffer_free(&in);
+	buffer_free(&out);
+}
+END_TEST
+
 Suite *suite_message(void)
 {
 	Suite *s = suite_create("message");
@@ -134,6 +190,8 @@ Suite *suite_message(void)
 	tcase_add_loop_test(t, address_lists_are_read_as_rfc_5322_writes_them, 0, (int)COUNT_OF(lists));
 	tcase_add_test(t, text_of_a_client_cannot_end_the_received_field);
 	tcase_add_test(t, line_ends_of_files_become_crlf);
+	tcase_add_loop_test(t, eight_bits_become_seven, 0, (int)COUNT_OF(converted));
+	tcase_add_test(t, long_lines_are_cut_by_the_encodings);
 	tcase_add_loop_test(t, addresses_of_a_first_hop, 0, (int)COUNT_OF(rewritten));
 	suite_add_tcase(s, t);
 	return s;
