@@ -136,7 +136,10 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->pid = pid;
 	struct bounce_server *s = &b->servers[server];
 	struct channel **place = role == R_CLEANUP ? &s->cleanup : role == R_MOVER ? &s->mover : &s->qmgr;
-	channel_close(*place);
+	struct channel *old = *place;
+	if (old != NULL) /* its successor came before the word that it is gone */
+		peer_gone(old, 0);
+	channel_close(old);
 	*place = ch;
 }
 

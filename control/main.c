@@ -95,8 +95,10 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	struct channel **place = role == R_RESOLVER ? &c->resolver : &c->qmgrs[server];
-	channel_close(*place);
+	struct channel **place = role == R_RESOLVER ? &c->resolver : &c->qmgrs[server], *old = *place;
+	if (old != NULL) /* its successor came before the word that it is gone */
+		peer_gone(old, 0);
+	channel_close(old);
 	*place = ch;
 }
 

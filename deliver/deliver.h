@@ -20,7 +20,7 @@ struct run {
 	int words_fd;
 	struct buffer words;
 	struct event *readable, *limit;
-	bool late, ended;
+	bool late;
 	int status;
 	struct run *next;
 	struct deliver *deliver;

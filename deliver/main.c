@@ -38,11 +38,9 @@ static void free_run(struct run *r)
 	free(r);
 }
 
-/* Ended, and all of its words are here. */
+/* It has ended: what it said is here, whoever else may hold the other end. */
 static void settle(struct run *r)
 {
-	if (!r->ended || r->words_fd >= 0)
-		return;
 	bool signaled = WIFSIGNALED(r->status);
 	if (r->local != NULL)
 		send_ran(r->local, (struct msg_ran){.job = r->job, .how = r->late ? RUN_LATE : signaled ? RUN_SIGNAL : RUN_EXITED,
@@ -50,23 +48,24 @@ static void settle(struct run *r)
 	free_run(r);
 }
 
+/* 0: nothing more for now, or for ever. */
+static ssize_t take_words(struct run *r)
+{
+	char bytes[WORDS_MOST];
+	ssize_t n = read(r->words_fd, bytes, sizeof bytes);
+	size_t room = WORDS_MOST - r->words.n;
+	if (n > 0)
+		buffer_put(&r->words, bytes, (size_t)n < room ? (size_t)n : room);
+	else if (n == 0)
+		(void)event_del(r->readable);
+	return n > 0 ? n : 0;
+}
+
 static void on_words(int fd, short what, void *context)
 {
-	struct run *r = context;
-	char bytes[WORDS_MOST];
-	ssize_t n = read(fd, bytes, sizeof bytes);
+	(void)fd;
 	(void)what;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n > 0) {
-		size_t room = WORDS_MOST - r->words.n;
-		buffer_put(&r->words, bytes, (size_t)n < room ? (size_t)n : room);
-		return;
-	}
-	(void)event_del(r->readable);
-	(void)close(r->words_fd);
-	r->words_fd = -1;
-	settle(r);
+	(void)take_words(context);
 }
 
 static void on_limit(int fd, short what, void *context)
@@ -93,9 +92,10 @@ static void on_child_ended(int fd, short what, void *context)
 			r = r->next;
 		if (r == NULL)
 			continue;
-		r->ended = true;
 		r->status = status;
 		(void)kill(-pid, SIGKILL); /* what it left behind in its session */
+		for (unsigned i = 0; i < WORDS_MOST && take_words(r) > 0; i++)
+			;
 		settle(r);
 	}
 }

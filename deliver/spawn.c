@@ -70,7 +70,7 @@ static void place_fds(const int from[3])
 {
 	int high[3];
 	for (int i = 0; i < 3; i++)
-		high[i] = fcntl(from[i], F_DUPFD, 20);
+		high[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 20);
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int i = 0; i < 3; i++)
 		if (high[i] < 0 || null < 0 || dup2(null, i) < 0 || dup2(high[i], CHILD_TASK_FD + i) < 0)

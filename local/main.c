@@ -44,7 +44,10 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->server = server;
 	ch->pid = pid;
 	struct channel **place = role == R_DELIVER ? &l->deliver : &l->qmgr;
-	channel_close(*place);
+	struct channel *old = *place;
+	if (old != NULL) /* its successor came before the word that it is gone */
+		peer_gone(old, 0);
+	channel_close(old);
 	*place = ch;
 	if (role == R_DELIVER)
 		job_deliver_back(l);

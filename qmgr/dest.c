@@ -77,7 +77,7 @@ const struct outbound_params *dest_out(const struct qmgr *q, const struct dest *
 void dest_release(struct qmgr *q, struct dest *d)
 {
 	/* a destination that is down is remembered until its probe is due */
-	if (d == NULL || --d->users > 0 || d->queued > 0 || d->out > 0 || d->ready || (d->down && d->probe_ms > clock_mono_ms()))
+	if (d == NULL || --d->users > 0 || d->queued > 0 || d->out > 0 || d->ready || d->blocked || (d->down && d->probe_ms > clock_mono_ms()))
 		return;
 	struct dest **p = bucket_of(q, span_of(d->nexthop));
 	while (*p != d)
@@ -93,12 +93,12 @@ void dest_wake(struct qmgr *q, struct dest *d)
 {
 	if (d->ready || d->queued == 0)
 		return;
+	if (q->ready == NULL)
+		q->ready_end = &q->ready;
 	d->ready = true;
-	struct dest **end = &q->ready;
-	while (*end != NULL)
-		end = &(*end)->next_ready;
-	*end = d;
 	d->next_ready = NULL;
+	*q->ready_end = d;
+	q->ready_end = &d->next_ready;
 	q_turn_soon(q);
 }
 
@@ -179,6 +179,38 @@ static void recount(struct qmgr *q, struct dest *d)
 	d->conns = n;
 }
 
+/* ---- what all destinations share: whoever could not send for want of it stands in line ---- */
+
+static void stand_in_line(struct qmgr *q, struct dest *d)
+{
+	if (d->blocked)
+		return;
+	if (q->blocked == NULL)
+		q->blocked_end = &q->blocked;
+	d->blocked = true;
+	d->next_blocked = NULL;
+	*q->blocked_end = d;
+	q->blocked_end = &d->next_blocked;
+}
+
+/* A delivery has ended: the first in line has its turn. */
+static void next_in_line(struct qmgr *q)
+{
+	struct dest *d = q->blocked;
+	if (d == NULL)
+		return;
+	q->blocked = d->next_blocked;
+	d->blocked = false;
+	d->users++;
+	dest_wake(q, d);
+	dest_release(q, d);
+}
+
+static bool has_connection_left(const struct qmgr *q)
+{
+	return (int64_t)q->conns < q_params(q)->outbound_connection_limit;
+}
+
 /* More deliveries than connections where the peer is quick: its agent has the next one at hand. */
 static bool may_send(const struct qmgr *q, const struct dest *d)
 {
@@ -193,7 +225,7 @@ static bool may_send(const struct qmgr *q, const struct dest *d)
 	bool ahead = p->messages_per_connection != PARAM_UNLIMITED && d->last_ms < AHEAD_MS && d->splits == 0;
 	if (d->out >= (ahead ? n * AHEAD : n))
 		return false;
-	return d->out >= n || (int64_t)q->conns < q_params(q)->outbound_connection_limit;
+	return d->out >= n || has_connection_left(q);
 }
 
 void dest_ended(struct qmgr *q, struct task *t)
@@ -202,15 +234,19 @@ void dest_ended(struct qmgr *q, struct task *t)
 	d->out--;
 	d->splits -= t->split;
 	recount(q, d);
+	next_in_line(q);
 }
 
 /* One task of a destination, then the next destination's turn. */
 static bool send_one(struct qmgr *q, struct dest *d)
 {
 	struct task *t = d->first;
-	if (t == NULL || !may_send(q, d))
+	if (t == NULL)
 		return false;
-	struct agent *a = agent_pick(q, d);
+	bool may = may_send(q, d);
+	struct agent *a = may ? agent_pick(q, d) : NULL;
+	if (may && a == NULL)
+		stand_in_line(q, d);
 	if (a == NULL)
 		return false;
 	unqueue(t);
@@ -232,6 +268,15 @@ static bool send_one(struct qmgr *q, struct dest *d)
 	return true;
 }
 
+/* It has more to send: in the next round, or when one of what all share is free. */
+static void go_on_later(struct qmgr *q, struct dest *d)
+{
+	if (may_send(q, d))
+		dest_wake(q, d);
+	else if (d->kind == AGENT_SMTP && !d->down && !has_connection_left(q))
+		stand_in_line(q, d);
+}
+
 void dest_dispatch(struct qmgr *q)
 {
 	if (!q->started || q->stopping)
@@ -249,8 +294,8 @@ void dest_dispatch(struct qmgr *q)
 			if (send_one(q, d))
 				progress = true;
 			d->ready = false;
-			if (d->queued > 0 && may_send(q, d))
-				dest_wake(q, d);
+			if (d->queued > 0 && !d->blocked)
+				go_on_later(q, d);
 			d->users--;
 			if (d->users == 0) {
 				d->users = 1;

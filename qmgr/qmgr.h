@@ -84,7 +84,8 @@ struct dest {
 	enum agent_kind kind;
 	char *nexthop;         /* a route, or how local mail is delivered */
 	char *domain;          /* the section with parameters of its own, "" for the server's */
-	struct dest *next_hash, *next_ready;
+	struct dest *next_hash, *next_ready, *next_blocked;
+	bool blocked;          /* in line for what all share: connections of the server, room at an agent */
 	struct task *first, *last;
 	size_t queued, out;
 	size_t splits;         /* tasks, queued or out, that are a further part of their message: each wants a connection (MISSION D8) */
@@ -134,7 +135,8 @@ struct qmgr {
 	size_t active, waiting; /* in memory; in the index */
 	size_t conns;           /* outgoing connections, as far as deliveries tell */
 	struct task *tasks[BUCKETS];
-	struct dest *dests[BUCKETS], *ready;
+	struct dest *dests[BUCKETS], *ready, **ready_end;
+	struct dest *blocked, **blocked_end;
 	uint64_t next_delivery;
 	struct qid_maker ids;
 	/* journal */

@@ -46,7 +46,10 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->server = server;
 	ch->pid = pid;
 	if (role == R_RESOLVER) {
-		channel_close(a->resolver);
+		struct channel *old = a->resolver;
+		if (old != NULL) /* its successor came before the word that it is gone */
+			peer_gone(old, 0);
+		channel_close(old);
 		a->resolver = ch;
 	} else {
 		job_tell_again(a, ch, server);

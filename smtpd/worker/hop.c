@@ -29,7 +29,8 @@ static void rewrite_content(struct session *s, const struct server *server)
 	buffer_init(&fresh, t->content.limit);
 	size_t old = rewrite_header(&fresh, buffer_span(&t->content), &r);
 	if (fresh.n == old && buffer_ok(&fresh)) { /* nothing was added */
-		memcpy(t->content.at, fresh.at, old);
+		if (old > 0)
+			memcpy(t->content.at, fresh.at, old);
 		buffer_free(&fresh);
 		return;
 	}

@@ -70,7 +70,10 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	c->server = server;
 	c->pid = pid;
 	struct channel **place = role == R_FRONT ? &w->front : role == R_CLEANUP ? &w->servers[server].cleanup : &w->servers[server].mover;
-	channel_close(*place);
+	struct channel *old = *place;
+	if (old != NULL) /* its successor came before the word that it is gone */
+		peer_gone(old, 0);
+	channel_close(old);
 	*place = c;
 	if (role == R_CLEANUP)
 		submit_all_again(w, server);

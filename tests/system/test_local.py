@@ -193,6 +193,25 @@ class Local(unittest.TestCase):
             wait_for("an empty queue", flushed, 40)
             self.assertEqual(len(self.new()), 90)
 
+    def test_a_partner_that_is_replaced_while_one_is_not_looking(self):
+        """The successor's channel may come before the word that the old one is gone: what ran there is tried again."""
+        with self.maildir() as h:
+            for _ in range(2):
+                local, deliver = h.pids("local")[0], h.pids("deliver")[0]
+                os.kill(deliver, signal.SIGSTOP)
+                with h.client() as c:
+                    c.send("back@else.example", f"{USER}@local.example", TEXT[:-2])
+                wait_for("it is on its way", lambda: [m for m in h.messages() if m["recipients"][0]["state"] == "delivering"])
+                os.kill(local, signal.SIGSTOP)
+                h.run("posthorn", "-c", str(h.dir), "reload") # its control channel has a word first, and so is read first
+                os.kill(deliver, signal.SIGKILL)
+                wait_for("a successor", lambda: h.pids("deliver") not in ([], [0], [deliver]))
+                os.kill(local, signal.SIGCONT)
+                def flushed():
+                    h.queue("flush", check=False)
+                    return not h.messages()
+                wait_for("an empty queue", flushed, 15)
+
     def test_a_domain_has_its_own_drop_directory(self):
         with Horn() as h:
             h.conf("domain", "add", "own.example", "type=local", f"drop_directory={h.dir}/own-drop")
