@@ -341,12 +341,24 @@ static void on_event(int fd, short what, void *context)
 	}
 }
 
-void conn_say_quit(struct conn *c)
+static void prepare_quit(struct conn *c)
 {
 	buffer_puts(&c->out, "QUIT\r\n");
 	conn_state(c, CONN_QUIT, 5);
 	slot_leaving(c);
+}
+
+void conn_say_quit(struct conn *c)
+{
+	prepare_quit(c);
 	conn_flush(c);
+}
+
+/* In a later turn: whoever makes room for itself is not overtaken by what the end of c sets going. */
+void conn_quit_soon(struct conn *c)
+{
+	prepare_quit(c);
+	want_write(c, true);
 }
 
 static void on_timer(int fd, short what, void *context)

@@ -26,8 +26,7 @@ static void evict(struct agent *a, uint32_t server)
 			struct conn *c = h->server == server ? h->idle : NULL;
 			if (c == NULL)
 				continue;
-			slot_leaving(c);
-			conn_say_quit(c);
+			conn_quit_soon(c);
 			return;
 		}
 	}

@@ -182,6 +182,7 @@ void conn_close(struct conn *c);
 void conn_arm(struct conn *c, int64_t seconds);
 void conn_flush(struct conn *c);               /* may close c */
 void conn_say_quit(struct conn *c);            /* may close c */
+void conn_quit_soon(struct conn *c);           /* does not */
 void conn_state(struct conn *c, enum conn_state state, int64_t seconds);
 /* dialog.c */
 void dialog_input(struct conn *c);             /* complete lines are in c->in; may close c */

@@ -297,7 +297,7 @@ struct order {
 	struct envelope e;
 	struct envelope_rcpt rcpts[WORDS_MOST];
 	struct span nexthop, domain;
-	uint32_t connections;
+	uint32_t connections, most;
 	bool file;
 	uint64_t extra; /* bytes that stand behind the content */
 };
@@ -363,6 +363,8 @@ static void read_order(struct replay *r, struct span args, struct order *o)
 			o->domain = value;
 		else if (take_key(word, "connections=", &value))
 			o->connections = value.n == 1 ? (uint32_t)(value.at[0] - '0') : 0;
+		else if (take_key(word, "most=", &value))
+			o->most = value.n == 1 ? (uint32_t)(value.at[0] - '0') : 0;
 		else if (take_key(word, "envid=", &value))
 			o->e.envid = value;
 		else if (take_key(word, "ret=", &value))
@@ -383,7 +385,7 @@ static int body_file(void)
 	return fd;
 }
 
-/* job from=<a@x> to=<b@y>[,NEVER,...] ... [nexthop=N] [domain=N] [connections=N] [ret= envid= 8bit utf8 binary file] */
+/* job from=<a@x> to=<b@y>[,NEVER,...] ... [nexthop=N] [domain=N] [connections=N] [most=N] [ret= envid= 8bit utf8 binary file] */
 static void run_job(struct replay *r, struct span args)
 {
 	struct order o = {.nexthop = SPAN_LIT("[192.0.2.1]:25")};
@@ -398,7 +400,7 @@ static void run_job(struct replay *r, struct span args)
 	envelope_put(envelope, &o.e);
 	for (uint32_t i = 0; i < o.e.rcpts_n; i++)
 		buffer_put_u32(&indexes, i);
-	send_deliver(side.qmgr, (struct msg_deliver){.delivery = side.deliveries, .id = qid_span(&id), .connections = o.connections, .nexthop = o.nexthop,
+	send_deliver(side.qmgr, (struct msg_deliver){.delivery = side.deliveries, .id = qid_span(&id), .connections = o.connections, .most = o.most, .nexthop = o.nexthop,
 		.domain = o.domain, .envelope = buffer_span(envelope), .indexes = buffer_span(&indexes),
 		.content = o.file ? (struct span){"", 0} : buffer_span(&side.content)}, o.file ? body_file() : -1);
 	buffer_free(&indexes);
