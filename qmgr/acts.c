@@ -63,6 +63,8 @@ static bool list_on(struct qmgr *q, struct listing *l)
 		if (error != 0) {
 			buffer_free(&bytes);
 			done(l->ch, l->serial, 0, "");
+			if (error != ENOENT) /* not the end: a damaged page, which no look at single rows may have met */
+				index_trouble(q, error);
 			return true;
 		}
 		const struct qmsg *m = msg_find(q, &l->after);
