@@ -166,7 +166,8 @@ struct qmgr {
 	bool index_dirty;
 	unsigned pass_dir;      /* the start's pass over wait/: next directory; 256: done */
 	unsigned sweep_dir;     /* then, over body/ */
-	bool pass_again;        /* a file could not be read in the pass */
+	bool pass_again;        /* a file or directory could not be read in the pass */
+	uint64_t wipes;         /* times that the index was thrown away */
 	/* time: wall clock at the start plus monotonic time since */
 	int64_t start_s, start_ms, newest_s;
 	struct event *turn, *second, *start_timer, *soon;
@@ -294,8 +295,9 @@ void wait_load_due(struct qmgr *q);
 /* row NULL: none is known.  0; ENOENT, EBADMSG: there is no such message (any more); else it cannot be read now. */
 MUST_CHECK int wait_load(struct qmgr *q, const struct qid *id, const struct row *row, struct qmsg **out);
 void wait_pass(struct qmgr *q);
-/* Each id with this tail in the directory of that number below parent_fd, until look says false. */
-void wait_each_id(struct qmgr *q, int parent_fd, unsigned which, const char *tail, bool (*look)(struct qmgr *q, const struct qid *id));
+/* Each id with this tail in the directory of that number below parent_fd, until look says false.  0, or an errno value: the
+ * directory could not be read to its end. */
+MUST_CHECK int wait_each_id(struct qmgr *q, int parent_fd, unsigned which, const char *tail, bool (*look)(struct qmgr *q, const struct qid *id));
 void wait_send_stores(struct qmgr *q);
 void index_trouble(struct qmgr *q, int error);
 /* report.c */

@@ -22,6 +22,7 @@ void index_trouble(struct qmgr *q, int error)
 	LOG(&q->proc.log, index_rebuilt, NO_ID, F("reason", span_of(text)));
 	q->waiting = 0;
 	q->pass_dir = 0;
+	q->wipes++;
 	q_turn_soon(q);
 }
 
@@ -242,29 +243,36 @@ static void find_row(struct qmgr *q, const struct qid *id)
 		index_trouble(q, error);
 }
 
-void wait_each_id(struct qmgr *q, int parent_fd, unsigned which, const char *tail, bool (*look)(struct qmgr *q, const struct qid *id))
+int wait_each_id(struct qmgr *q, int parent_fd, unsigned which, const char *tail, bool (*look)(struct qmgr *q, const struct qid *id))
 {
 	char name[8];
 	(void)snprintf(name, sizeof name, "%02x", which);
 	int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	if (dir == NULL)
-		return;
-	for (const struct dirent *d; (d = readdir(dir)) != NULL;) {
+	if (dir == NULL) {
+		int error = errno;
+		if (fd >= 0)
+			(void)close(fd);
+		return error == ENOENT ? 0 : error;
+	}
+	bool stopped = false;
+	errno = 0;
+	for (const struct dirent *d; !stopped && (d = readdir(dir)) != NULL; errno = 0) {
 		struct qid id;
 		bool fits = strlen(d->d_name) == QID_N + strlen(tail) && strcmp(d->d_name + QID_N, tail) == 0;
-		if (fits && qid_parse((struct span){d->d_name, QID_N}, &id) == 0 && !look(q, &id))
-			break;
+		stopped = fits && qid_parse((struct span){d->d_name, QID_N}, &id) == 0 && !look(q, &id);
 	}
+	int error = stopped ? 0 : errno;
 	(void)closedir(dir);
+	return error;
 }
 
 static bool look_at_file(struct qmgr *q, const struct qid *id)
 {
-	unsigned before = q->pass_dir;
+	uint64_t before = q->wipes;
 	if (msg_find(q, id) == NULL)
 		find_row(q, id);
-	return q->pass_dir == before; /* else the index broke: from the start again */
+	return q->wipes == before; /* else the index broke: from the start again, the first directory too */
 }
 
 /* What fates files said about messages that wait joins their files; reports still owed are asked for. */
@@ -293,8 +301,10 @@ void wait_pass(struct qmgr *q)
 	for (size_t i = 0; i < q->segs_n; i++)
 		if (!q->segs[i].read && q->segs[i].complete)
 			return;
-	wait_each_id(q, q->wait_fd, q->pass_dir, ".msg", look_at_file);
-	if (++q->pass_dir == 256)
+	uint64_t before = q->wipes;
+	if (wait_each_id(q, q->wait_fd, q->pass_dir, ".msg", look_at_file) != 0)
+		q->pass_again = true;
+	if (q->wipes == before && ++q->pass_dir == 256)
 		finish_pass(q);
 	q_turn_soon(q);
 }

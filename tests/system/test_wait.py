@@ -237,6 +237,22 @@ class Wait(unittest.TestCase):
                 wait_for("all delivered, once", lambda: len(sink.messages) == 10)
                 wait_for("an empty queue", lambda: not h.messages())
 
+    def test_an_index_that_breaks_during_the_pass_is_made_anew_with_every_directory(self):
+        """A message in the first directory, wait/00, is found as well when the pass begins again."""
+        port = free_port()
+        with Horn(["test_mode=yes"], FAR + ["destination_probe=1s"], [remote(port)]) as h, h.client() as c:
+            first, ids = h.server_dir / "Queue/wait/00", []
+            while not list(first.glob("*.msg")) or len(ids) < 20:
+                self.assertLess(len(ids), 5000)
+                ids += [c.send("a@example.org", "b@sink.example", TEXT, ehlo=not ids) for _ in range(20)]
+                wait_for("all wait", lambda: len(list(first.parent.glob("??/*.msg"))) == len(ids))
+            for name in ("rows.db", "time.db", "dest.db"):
+                h.kill_all()
+                path = h.server_dir / "Queue/index" / name
+                path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
+                h.start()
+                wait_for("all rows again", lambda: sorted(m["id"] for m in h.messages()) == sorted(ids))
+
     def punch(self, path):
         data = bytearray(path.read_bytes())
         middle = len(data) // 2
