@@ -6,7 +6,7 @@
 
 enum { TASK_FD = 3, CONTENT_FD = 4, WORDS_FD = 5, TASK_LIMIT = 256 * 1024, HEADER_MOST = 256 * 1024 };
 
-/* What deliver's local told: spans point into the task's bytes. */
+/* What deliver said (action, target, quota) and what local told of the message. */
 struct child_task {
 	struct span action, target, id, sender, recipient, local, domain, extension, original, arrived, quota;
 	char *path;      /* target with %u and %d filled in, below the home unless it begins with / */

@@ -3,6 +3,7 @@
  * May: write the mailbox (confined to its directory by Landlock and seccomp), or run the command that the task names.
  * Never: get new privileges; outlive deliver. */
 #include "child.h"
+#include "proc/proc.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,9 +37,9 @@ _Noreturn void child_fail(const struct child_task *t, const char *what, int erro
 
 static int take_line(struct child_task *t, struct span name, struct span value)
 {
-	struct { const char *name; struct span *place; } known[] = {{"action", &t->action}, {"target", &t->target}, {"id", &t->id},
+	struct { const char *name; struct span *place; } known[] = {{"id", &t->id},
 		{"sender", &t->sender}, {"recipient", &t->recipient}, {"local", &t->local}, {"domain", &t->domain}, {"extension", &t->extension},
-		{"original", &t->original}, {"arrived", &t->arrived}, {"quota", &t->quota}};
+		{"original", &t->original}, {"arrived", &t->arrived}};
 	for (size_t i = 0; i < COUNT_OF(known); i++) {
 		if (span_is(name, known[i].name)) {
 			*known[i].place = value;
@@ -99,12 +100,23 @@ static int make_path(struct child_task *t)
 	return error != 0 ? error : t->path == NULL ? EINVAL : 0;
 }
 
+/* What deliver says; a command of the recipient's does not see it. */
+static struct span take_environment(const char *name)
+{
+	char *value = getenv(name) == NULL ? NULL : span_dup(span_of(getenv(name)));
+	(void)unsetenv(name);
+	return span_of(value); /* until the process ends */
+}
+
 int main(void)
 {
 	struct buffer bytes;
 	struct child_task t = {.action = {"", 0}};
 	if (read_task(&bytes, &t) != 0)
 		child_end(451, "4.3.0", "the delivery's task could not be read");
+	t.action = take_environment(CHILD_ACTION);
+	t.target = take_environment(CHILD_TARGET);
+	t.quota = take_environment(CHILD_QUOTA);
 	if (content_has_been_here(&t))
 		child_end(554, "5.4.6", "mail forwarding loop: the message has been delivered to this recipient before");
 	if (span_is(t.action, "pipe"))

@@ -9,6 +9,7 @@ struct view {
 	enum param_scope scope;
 	const struct setting *settings;
 	const void *params;
+	const struct setting *above; /* of the server, for what a domain inherits */
 };
 
 static int views_of(struct cli *c, const struct conf_options *o, struct view out[2], size_t *n)
@@ -16,16 +17,16 @@ static int views_of(struct cli *c, const struct conf_options *o, struct view out
 	const struct server *s = config_server(&c->config, span_of(o->server == NULL ? "default" : o->server));
 	*n = 0;
 	if (o->server == NULL && o->domain == NULL)
-		out[(*n)++] = (struct view){SCOPE_SERVICE, c->config.settings, &c->config.service};
+		out[(*n)++] = (struct view){SCOPE_SERVICE, c->config.settings, &c->config.service, NULL};
 	if (s == NULL)
 		return o->server == NULL && o->domain == NULL ? 0 : cli_fail(c, EX_USAGE, "no server '%s'", o->server == NULL ? "default" : o->server);
 	if (o->domain == NULL) {
-		out[(*n)++] = (struct view){SCOPE_SERVER, s->settings, &s->p};
+		out[(*n)++] = (struct view){SCOPE_SERVER, s->settings, &s->p, NULL};
 		return 0;
 	}
 	for (size_t i = 0; i < s->domains_n; i++) {
 		if (strcasecmp(s->domains[i].name, o->domain) == 0) {
-			out[(*n)++] = (struct view){SCOPE_DOMAIN, s->domains[i].settings, &s->domains[i].p};
+			out[(*n)++] = (struct view){SCOPE_DOMAIN, s->domains[i].settings, &s->domains[i].p, s->settings};
 			return 0;
 		}
 	}
@@ -40,6 +41,14 @@ static bool is_set(const struct setting *list, const struct param_row *row)
 	return false;
 }
 
+/* As it is written: here, else above where that holds, else the default. */
+static const char *text_of(const struct view *v, const struct param_row *row)
+{
+	if (row->inherits == INHERITS_NOT || is_set(v->settings, row))
+		return setting_text(v->settings, row);
+	return setting_text(v->above, param_find(span_of(row->name), SCOPE_SERVER));
+}
+
 static void print_row(struct buffer *b, const struct conf_options *o, const struct view *v, const struct param_row *row, bool *first)
 {
 	struct buffer value;
@@ -49,7 +58,7 @@ static void print_row(struct buffer *b, const struct conf_options *o, const stru
 	else if (o->expanded)
 		param_format(&value, row, v->params);
 	else
-		buffer_puts(&value, setting_text(v->settings, row));
+		buffer_puts(&value, text_of(v, row));
 	if (o->json) {
 		buffer_puts(b, *first ? "" : ",");
 		buffer_put_json(b, span_of(row->name));
@@ -88,7 +97,7 @@ static int check_names(struct cli *c, const struct view *views, size_t views_n, 
 
 int conf_print(struct cli *c, struct conf_options *o, char **names, int n)
 {
-	struct view views[2] = {{SCOPE_SERVICE, NULL, NULL}, {SCOPE_SERVICE, NULL, NULL}};
+	struct view views[2] = {{SCOPE_SERVICE, NULL, NULL, NULL}, {SCOPE_SERVICE, NULL, NULL, NULL}};
 	size_t views_n = 0;
 	struct buffer out;
 	bool first = true;

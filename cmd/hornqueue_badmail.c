@@ -1,4 +1,5 @@
-/* What could be neither delivered nor returned: ID.BAD, with ID.BDR (why) and ID.BDP (envelope). */
+/* What could be neither delivered nor returned: ID.BAD, with ID.BDR (why) and ID.BDP (envelope).  Processes of other users
+ * write there and in Pickup: no link of theirs is followed, nothing that they planted is written into. */
 #include "cmd/hornqueue.h"
 
 #include <dirent.h>
@@ -24,8 +25,9 @@ static int read_tail(const struct bad *b, const char *tail, size_t limit, struct
 {
 	char name[80];
 	(void)snprintf(name, sizeof name, "%s.%s", b->id, tail);
-	buffer_init(out, limit);
-	return read_file_at(b->dir_fd, name, limit, out);
+	struct stat st;
+	buffer_init(out, limit + 1);
+	return read_plain_file_at(b->dir_fd, name, limit, out, &st);
 }
 
 /* "name=value" lines of the envelope; the n-th of that name. */

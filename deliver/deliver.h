@@ -34,12 +34,14 @@ struct deliver {
 	bool root;
 };
 
-/* What a run is asked for with: the packet's fields, of fixed size. */
+/* What a run is asked for with, and what this process's own configuration says about it: who asks can't choose a command,
+ * a mailbox or a limit. */
 struct request {
-	uint64_t job, memory, uid_min;
-	uint32_t limit_s;
-	bool mail_group;
+	uint64_t job;
 	char user[USER_MOST + 1], base[USER_MOST + 1];
+	const struct local_params *params;
+	struct delivery how;
+	int64_t uid_min;
 };
 
 /* spawn.c: in the new process, never returns */

@@ -133,7 +133,7 @@ static int start(struct deliver *d, struct channel *ch, const struct request *q,
 	int words[2];
 	if (pipe2(words, O_CLOEXEC | O_NONBLOCK) != 0)
 		return errno;
-	struct run *r = make_run(d, ch, q->job, q->limit_s, words[0]);
+	struct run *r = make_run(d, ch, q->job, (uint32_t)q->params->local_time_limit, words[0]);
 	if (r == NULL) {
 		(void)close(words[0]);
 		(void)close(words[1]);
@@ -156,10 +156,15 @@ static int on_run_as(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, run_as, run);
 	struct deliver *d = ch->program;
-	struct request q = {.job = run.job, .memory = run.memory, .uid_min = run.uid_min, .limit_s = run.limit_s, .mail_group = run.mail_group != 0};
+	const struct server *s = &d->proc.config.servers[ch->server];
+	struct request q = {.job = run.job, .params = local_of(s, server_domain(s, run.domain)), .uid_min = s->p.local_uid_min};
 	if (m->fds_n != 2 || !copy_name(run.user, q.user) || !copy_name(run.base, q.base))
 		return EBADMSG;
-	int error = start(d, ch, &q, m->fds);
+	int error = delivery_parse(span_of(q.params->local_delivery), &q.how);
+	if (error == 0 && (q.how.kind == DELIVERY_DROP || q.how.kind == DELIVERY_LMTP))
+		error = EINVAL; /* changed by a reload meanwhile */
+	if (error == 0)
+		error = start(d, ch, &q, m->fds);
 	if (error != 0) {
 		LOG(&d->proc.log, not_started, NO_ID, F("reason", span_of(strerror(error))));
 		send_ran(ch, (struct msg_ran){.job = run.job, .how = RUN_NOT, .status = (uint32_t)error}, -1);

@@ -48,11 +48,11 @@ static int join_groups(const struct passwd *pw, bool mail_group)
 
 static void become(const struct deliver *d, const struct request *r, const struct passwd *pw, int words_fd)
 {
-	if (pw->pw_uid == 0 || pw->pw_uid < r->uid_min)
+	if (pw->pw_uid == 0 || (int64_t)pw->pw_uid < r->uid_min)
 		say(words_fd, "550 5.7.0 the user's number is below local_uid_min: such users get no mail\n");
 	if (!d->root && pw->pw_uid != getuid())
 		say(words_fd, "451 4.3.5 this private instance delivers to its own user only\n");
-	if (d->root && (join_groups(pw, r->mail_group) != 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) != 0 ||
+	if (d->root && (join_groups(pw, r->how.kind == DELIVERY_MBOX) != 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) != 0 ||
 			setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid) != 0))
 		say(words_fd, "451 4.3.0 the user could not be become\n");
 	if (d->root && (setuid(0) == 0 || getuid() != pw->pw_uid || geteuid() != pw->pw_uid))
@@ -92,12 +92,15 @@ _Noreturn void spawn_become(const struct deliver *d, const struct request *r, in
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a change of user takes it back */
 	(void)snprintf(user, sizeof user, "%s", pw->pw_name);
 	(void)snprintf(home, sizeof home, "%s", pw->pw_dir);
+	const char *target = r->how.kind == DELIVERY_MAILDIR ? r->params->maildir : r->how.kind == DELIVERY_MBOX ? r->params->mbox : r->how.argument.at;
+	const char *action = r->how.kind == DELIVERY_MAILDIR ? "maildir" : r->how.kind == DELIVERY_MBOX ? "mbox" : "pipe";
 	const char *shell = pw->pw_shell[0] == '\0' ? "/bin/sh" : pw->pw_shell;
 	if (clearenv() != 0 || setenv("USER", user, 1) != 0 || setenv("LOGNAME", user, 1) != 0 || setenv("HOME", home, 1) != 0 ||
-		setenv("SHELL", shell, 1) != 0 || setenv("PATH", "/usr/bin:/bin", 1) != 0)
+		setenv("SHELL", shell, 1) != 0 || setenv("PATH", "/usr/bin:/bin", 1) != 0 ||
+		setenv(CHILD_ACTION, action, 1) != 0 || setenv(CHILD_TARGET, target, 1) != 0 || setenv(CHILD_QUOTA, r->params->quota_reply == 1 ? "552" : "452", 1) != 0)
 		_exit(71);
 #ifndef POSTHORN_SANITIZED /* which maps far more than it uses */
-	limit(RLIMIT_AS, r->memory);
+	limit(RLIMIT_AS, (uint64_t)r->params->local_memory_limit);
 #endif
 	limit(RLIMIT_CORE, 0);
 	limit(RLIMIT_NOFILE, 256);

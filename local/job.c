@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 static struct local_job *find(struct local *l, uint64_t delivery)
@@ -107,40 +106,17 @@ static void fail(struct local *l, struct local_job *j, bool for_good, const char
 
 /* ---- the run ---- */
 
-static int sealed(struct span bytes, int *out)
-{
-	int fd = memfd_create("posthorn", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0)
-		return errno;
-	int error = write_all(fd, bytes.at, bytes.n);
-	if (error == 0 && lseek(fd, 0, SEEK_SET) != 0)
-		error = errno;
-	if (error == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0)
-		error = errno;
-	if (error != 0)
-		(void)close(fd);
-	else
-		*out = fd;
-	return error;
-}
-
-static const struct local_params *params_of(const struct local *l, const struct local_job *j)
-{
-	return local_of(l->server, j->domain[0] == '\0' ? NULL : server_domain(l->server, span_of(j->domain)));
-}
-
 static void begin(struct local *l, struct local_job *j)
 {
 	int fds[2] = {-1, -1};
 	size_t mark;
-	const struct local_params *p = params_of(l, j);
 	if (l->deliver == NULL)
 		return; /* it is being replaced: job_deliver_back follows */
-	int error = sealed(buffer_span(&j->task), &fds[0]);
+	int error = sealed_file("posthorn-task", buffer_span(&j->task), &fds[0]);
 	if (error == 0 && j->body_fd >= 0)
 		fds[1] = fcntl(j->body_fd, F_DUPFD_CLOEXEC, 3);
 	else if (error == 0)
-		error = sealed(buffer_span(&j->content), &fds[1]);
+		error = sealed_file("posthorn-content", buffer_span(&j->content), &fds[1]);
 	if (error != 0 || fds[1] < 0) {
 		if (fds[0] >= 0)
 			(void)close(fds[0]);
@@ -148,8 +124,7 @@ static void begin(struct local *l, struct local_job *j)
 		fail(l, j, false, "4.3.0", "the delivery could not be begun");
 		return;
 	}
-	struct msg_run_as run = {.job = j->delivery, .limit_s = (uint32_t)p->local_time_limit, .memory = (uint64_t)p->local_memory_limit,
-		.uid_min = (uint64_t)l->server->p.local_uid_min, .mail_group = strncmp(j->task.at, "action=mbox", 11) == 0, .user = span_of(j->user == NULL ? "" : j->user),
+	struct msg_run_as run = {.job = j->delivery, .domain = span_of(j->domain), .user = span_of(j->user == NULL ? "" : j->user),
 		.base = span_of(j->base == NULL ? "" : j->base)};
 	j->running = true;
 	channel_begin(l->deliver, MSG_run_as, &mark);

@@ -1,4 +1,5 @@
-/* What the child that becomes the recipient is told: "name=value" lines in a sealed file. */
+/* What the child that becomes the recipient is told of the message: "name=value" lines in a sealed file.  How it is
+ * delivered deliver knows from its own configuration. */
 #include "local.h"
 
 #include <ctype.h>
@@ -63,8 +64,6 @@ int task_compose(struct local *l, struct local_job *j, const struct envelope *e,
 	j->user = user_name(a.local);
 	j->base = cut < a.local.n ? user_name((struct span){a.local.at, cut}) : NULL;
 	buffer_init(&j->task, 256 * 1024);
-	put(&j->task, "action", how.kind == DELIVERY_MAILDIR ? SPAN_LIT("maildir") : how.kind == DELIVERY_MBOX ? SPAN_LIT("mbox") : SPAN_LIT("pipe"));
-	put(&j->task, "target", how.kind == DELIVERY_MAILDIR ? span_of(p->maildir) : how.kind == DELIVERY_MBOX ? span_of(p->mbox) : how.argument);
 	put(&j->task, "id", qid_span(&j->id));
 	put(&j->task, "sender", e->sender);
 	put(&j->task, "recipient", e->rcpts[0].address);
@@ -74,7 +73,6 @@ int task_compose(struct local *l, struct local_job *j, const struct envelope *e,
 	put_original(&j->task, &e->rcpts[0]);
 	(void)snprintf(number, sizeof number, "%lld", (long long)(e->arrived_us / 1000000));
 	put(&j->task, "arrived", span_of(number));
-	put(&j->task, "quota", p->quota_reply == 1 ? SPAN_LIT("552") : SPAN_LIT("452"));
 	return buffer_ok(&j->task) ? 0 : ENOMEM;
 }
 

@@ -89,11 +89,11 @@ static void put_status(struct buffer *b, const struct master *m)
 	buffer_puts(b, "]}");
 }
 
-/* smtp may connect to the ports that it knew when it was confined, and to no others. */
+/* smtp may connect to the ports and sockets that it knew when it was confined, and to no others. */
 static bool has_new_ports(const struct config *old, const struct config *fresh)
 {
 	struct port_list before = {0}, after = {0};
-	bool found = config_ports(old, &before) != 0 || config_ports(fresh, &after) != 0;
+	bool found = config_ports(old, &before) != 0 || config_ports(fresh, &after) != 0 || (config_uses_unix_lmtp(fresh) && !config_uses_unix_lmtp(old));
 	for (size_t i = 0; i < after.n; i++)
 		found = found || !port_list_has(&before, after.ports[i]);
 	free(before.ports);

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -44,21 +43,6 @@ static int run_config(struct master *m, struct buffer *out)
 	return error == 0 && !buffer_ok(out) ? EFBIG : error;
 }
 
-static int sealed_file(struct span bytes, int *out)
-{
-	int fd = memfd_create("posthorn-config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0)
-		return errno;
-	int error = write_all(fd, bytes.at, bytes.n);
-	if (error == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0)
-		error = errno;
-	if (error != 0)
-		(void)close(fd);
-	else
-		*out = fd;
-	return error;
-}
-
 int master_read_config(struct master *m, struct config *out, int *fd, struct complaint *why)
 {
 	struct buffer text;
@@ -77,7 +61,7 @@ int master_read_config(struct master *m, struct config *out, int *fd, struct com
 	if (error == 0)
 		error = config_parse_snapshot(rest, out, why);
 	if (error == 0)
-		error = sealed_file(rest, fd);
+		error = sealed_file("posthorn-config", rest, fd);
 	if (error != 0 && why->reason[0] == '\0')
 		complain(why, "posthorn.conf", 0, "%s", strerror(error));
 	buffer_free(&text);

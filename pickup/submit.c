@@ -124,23 +124,6 @@ static void keep(struct pickup *p, struct place *pl, const struct qid *id, struc
 	begin(p, s);
 }
 
-/* Opened without following links; a regular file with one name. */
-static int read_taken(const struct place *pl, const struct qid *id, struct buffer *text, struct stat *st)
-{
-	int fd = openat(pl->taken_fd, id->text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return errno;
-	int error = fstat(fd, st) != 0 ? errno : !S_ISREG(st->st_mode) || st->st_nlink != 1 ? ELOOP : st->st_size > FILE_LIMIT ? EFBIG : 0;
-	if (error == 0)
-		error = buffer_reserve(text, (size_t)st->st_size + 1);
-	if (error == 0)
-		error = pread_all(fd, text->at, (size_t)st->st_size, 0);
-	if (error == 0)
-		text->n = (size_t)st->st_size;
-	(void)close(fd);
-	return error;
-}
-
 void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const char *name)
 {
 	struct buffer text;
@@ -151,7 +134,7 @@ void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const
 	buffer_init(&text, FILE_LIMIT + 1);
 	buffer_init(&d.content, 2 * FILE_LIMIT);
 	buffer_init(&d.envelope, FILE_LIMIT);
-	int error = read_taken(pl, id, &text, &st);
+	int error = read_plain_file_at(pl->taken_fd, id->text, FILE_LIMIT, &text, &st);
 	if (error == 0)
 		error = draft_make(p, pl, id, buffer_span(&text), st.st_uid, &d);
 	if (error == 0) {

@@ -1,6 +1,6 @@
 /* smtp: delivers the messages that qmgr hands to it.
  * User: posthorn-out.
- * May: connect by TCP to the ports of routes and outbound_port; read bodies handed to it as descriptors.
+ * May: connect by TCP to the ports of routes, smart hosts, LMTP and outbound_port, to sockets of this machine where lmtp:unix: is configured; read bodies handed to it as descriptors.
  * Never: open a file, listen. */
 #include "smtp_agent.h"
 
@@ -92,8 +92,11 @@ int main(void)
 	int error = a->tls == NULL || a->shares == NULL ? ENOMEM : config_ports(&a->proc.config, &ports);
 	if (error == 0)
 		error = own_read(&a->own);
+	struct confinement wanted = rights;
+	if (config_uses_unix_lmtp(&a->proc.config))
+		wanted.calls |= CALLS_UNIX;
 	if (error == 0)
-		error = proc_confine(&a->proc, &rights, NULL, 0, &ports, &why);
+		error = proc_confine(&a->proc, &wanted, NULL, 0, &ports, &why);
 	free(ports.ports);
 	if (error != 0)
 		return proc_fail(&a->proc, EX_OSERR, &why);

@@ -105,6 +105,12 @@ MUST_CHECK int write_all(int fd, const void *bytes, size_t n);
 MUST_CHECK int pwritev_all(int fd, struct iovec *iov, int n, off_t at); /* iov is used up */
 MUST_CHECK int pread_all(int fd, void *bytes, size_t n, off_t at);      /* ENODATA: file too short */
 MUST_CHECK int read_file_at(int dir_fd, const char *name, size_t limit, struct buffer *out);
+/* As read_file_at, of a file that somebody else may have put there: links are not followed, and it must be a regular file
+ * with one name (ELOOP).  *st is the file's own. */
+struct stat;
+MUST_CHECK int read_plain_file_at(int dir_fd, const char *name, size_t limit, struct buffer *out, struct stat *st);
+/* Bytes in a memory file that nobody can change any more, read from its beginning; the caller closes it. */
+MUST_CHECK int sealed_file(const char *name, struct span bytes, int *fd);
 /* Writes aside, syncs, names, syncs the directory. */
 MUST_CHECK int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode);
 MUST_CHECK int mkdir_chain(const char *path, mode_t mode);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 int write_all(int fd, const void *bytes, size_t n)
@@ -96,9 +97,43 @@ int read_file_at(int dir_fd, const char *name, size_t limit, struct buffer *out)
 	return error;
 }
 
+int read_plain_file_at(int dir_fd, const char *name, size_t limit, struct buffer *out, struct stat *st)
+{
+	int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	int error = fstat(fd, st) != 0 ? errno : !S_ISREG(st->st_mode) || st->st_nlink != 1 ? ELOOP : (uint64_t)st->st_size > limit ? EFBIG : 0;
+	if (error == 0)
+		error = buffer_reserve(out, (size_t)st->st_size + 1);
+	if (error == 0)
+		error = read_rest(fd, limit, out);
+	(void)close(fd);
+	return error;
+}
+
+int sealed_file(const char *name, struct span bytes, int *out)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return errno;
+	int error = write_all(fd, bytes.at, bytes.n);
+	if (error == 0 && lseek(fd, 0, SEEK_SET) != 0)
+		error = errno;
+	if (error == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0)
+		error = errno;
+	if (error != 0)
+		(void)close(fd);
+	else
+		*out = fd;
+	return error;
+}
+
+/* The name aside is made anew: whatever stands there, left behind or planted, is not written into. */
 static int write_synced(int dir_fd, const char *name, struct span bytes, mode_t mode)
 {
-	int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+	if (unlinkat(dir_fd, name, 0) != 0 && errno != ENOENT)
+		return errno;
+	int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
 	if (fd < 0)
 		return errno;
 	int error = write_all(fd, bytes.at, bytes.n);

@@ -1,4 +1,4 @@
-#include "message/message.h"
+#include "message/message_private.h"
 
 #include <string.h>
 
@@ -9,7 +9,7 @@ struct item {
 };
 
 /* Skips a comment (RFC 5322 3.2.2, nested); s begins with '('. */
-static size_t comment_length(struct span s)
+size_t comment_length(struct span s)
 {
 	unsigned depth = 0;
 	for (size_t i = 0; i < s.n; i++) {
@@ -23,7 +23,7 @@ static size_t comment_length(struct span s)
 	return s.n;
 }
 
-static size_t quoted_length(struct span s)
+size_t quoted_length(struct span s)
 {
 	for (size_t i = 1; i < s.n; i++) {
 		if (s.at[i] == '\\')

@@ -1,5 +1,5 @@
 /* Addresses in a header: those without a domain get one, own domains are masked. */
-#include "message/message.h"
+#include "message/message_private.h"
 
 #include <string.h>
 
@@ -25,30 +25,9 @@ struct place {
 	bool plain, angle;
 };
 
-static size_t skip_quoted(struct span s, size_t i)
+static struct span from(struct span s, size_t i)
 {
-	for (i++; i < s.n; i++) {
-		if (s.at[i] == '\\')
-			i++;
-		else if (s.at[i] == '"')
-			return i + 1;
-	}
-	return s.n;
-}
-
-/* RFC 5322 3.2.2: comments nest. */
-static size_t skip_comment(struct span s, size_t i)
-{
-	unsigned depth = 0;
-	for (; i < s.n; i++) {
-		if (s.at[i] == '\\')
-			i++;
-		else if (s.at[i] == '(')
-			depth++;
-		else if (s.at[i] == ')' && --depth == 0)
-			return i + 1;
-	}
-	return s.n;
+	return (struct span){s.at + i, s.n - i};
 }
 
 static size_t take_angle(struct span s, size_t i, struct place *p)
@@ -56,14 +35,14 @@ static size_t take_angle(struct span s, size_t i, struct place *p)
 	p->angle = true;
 	p->angle_at = ++i;
 	while (i < s.n && s.at[i] != '>')
-		i = s.at[i] == '"' ? skip_quoted(s, i) : i + 1;
+		i += s.at[i] == '"' ? quoted_length(from(s, i)) : 1;
 	p->angle_end = i < s.n ? i : s.n;
 	return i < s.n ? i + 1 : s.n;
 }
 
 static size_t take_plain(struct span s, size_t i, struct place *p)
 {
-	size_t end = s.at[i] == '"' ? skip_quoted(s, i) : i + 1;
+	size_t end = i + (s.at[i] == '"' ? quoted_length(from(s, i)) : 1);
 	if (memchr(" \t\r\n", s.at[i], 4) == NULL) {
 		if (!p->plain)
 			p->plain_at = i;
@@ -103,7 +82,7 @@ static void put_list(struct buffer *out, struct span body, const struct rewrite 
 	size_t copied = 0, i = 0;
 	while (i < body.n) {
 		switch (body.at[i]) {
-		case '(': i = skip_comment(body, i); break;
+		case '(': i += comment_length(from(body, i)); break;
 		case '<': i = take_angle(body, i, &p); break;
 		case ':': /* what was before is a group's name */
 			p = (struct place){.plain = false};

@@ -338,23 +338,39 @@ const struct local_params *local_of(const struct server *s, const struct domain 
 	return d != NULL && d->p.type == DOMAIN_LOCAL ? &d->p.local : &s->p.local;
 }
 
-static bool runs_as_user(const struct local_params *p)
+static bool runs_as_user(const struct delivery *d)
+{
+	return d->kind != DELIVERY_DROP && d->kind != DELIVERY_LMTP;
+}
+
+static bool uses_unix_lmtp(const struct delivery *d)
+{
+	return d->kind == DELIVERY_LMTP && d->argument.n > 5 && memcmp(d->argument.at, "unix:", 5) == 0;
+}
+
+/* Is there a server or local domain whose way of delivery is so? */
+static bool delivers_somewhere(const struct config *c, bool (*so)(const struct delivery *))
 {
 	struct delivery how;
-	return delivery_parse(span_of(p->local_delivery), &how) == 0 && how.kind != DELIVERY_DROP && how.kind != DELIVERY_LMTP;
+	for (size_t i = 0; i < c->servers_n; i++) {
+		const struct server *s = &c->servers[i];
+		if (delivery_parse(span_of(s->p.local.local_delivery), &how) == 0 && so(&how))
+			return true;
+		for (size_t k = 0; k < s->domains_n; k++)
+			if (delivery_parse(span_of(local_of(s, &s->domains[k])->local_delivery), &how) == 0 && so(&how))
+				return true;
+	}
+	return false;
 }
 
 bool config_runs_deliveries(const struct config *c)
 {
-	for (size_t i = 0; i < c->servers_n; i++) {
-		const struct server *s = &c->servers[i];
-		if (runs_as_user(&s->p.local))
-			return true;
-		for (size_t k = 0; k < s->domains_n; k++)
-			if (runs_as_user(local_of(s, &s->domains[k])))
-				return true;
-	}
-	return false;
+	return delivers_somewhere(c, runs_as_user);
+}
+
+bool config_uses_unix_lmtp(const struct config *c)
+{
+	return delivers_somewhere(c, uses_unix_lmtp);
 }
 
 const struct domain *server_domain(const struct server *s, struct span name)

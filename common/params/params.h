@@ -205,6 +205,7 @@ MUST_CHECK int delivery_parse(struct span text, struct delivery *out);
 const struct local_params *local_of(const struct server *s, const struct domain *d);
 /* Does any server or domain deliver as users of this machine? */
 bool config_runs_deliveries(const struct config *c);
+bool config_uses_unix_lmtp(const struct config *c); /* does any speak LMTP to a socket of this machine? */
 
 /* The parameters that hold for mail to a remote domain; domain NULL: the server's. */
 const struct outbound_params *outbound_of(const struct server *s, const struct domain *d);

@@ -14,13 +14,14 @@ enum proc_flag { PROC_ROOT = 1, PROC_SANITIZED = 2 }; /* of hello */
 /* System-call sets beyond what every process has. */
 enum call_set {
 	CALLS_SOCKET = 1,   /* a session with a peer on an inherited or new connection */
-	CALLS_CONNECT = 2,  /* socket, connect, bind: outgoing connections and datagrams */
+	CALLS_CONNECT = 2,  /* socket, connect, bind: outgoing connections and datagrams of IPv4 and IPv6 */
 	CALLS_ACCEPT = 4,   /* accept4 */
 	CALLS_FILES = 8,    /* open, create, read, stat, list below held directories */
 	CALLS_WRITE = 16,   /* write, sync, truncate, allocate files; with CALLS_FILES */
 	CALLS_RENAME = 32,  /* rename, link, unlink, mkdir */
 	CALLS_MEMFD = 64,
 	CALLS_INOTIFY = 128,
+	CALLS_UNIX = 512,   /* sockets of this machine, with CALLS_CONNECT */
 	CALLS_DB = 256,     /* what Berkeley DB needs: mmap of files, locks */
 };
 enum path_right { PATH_READ = 1, PATH_WRITE = 2 };
@@ -85,6 +86,11 @@ bool proc_is_alone(const struct process *p); /* started by hand, not by master *
 /* Applies only Landlock and seccomp: for tests of the rules. */
 MUST_CHECK int confine_calls(unsigned calls, bool log_only);
 MUST_CHECK int confine_paths(const struct path_rule *paths, size_t n, const struct port_list *ports, bool connects, unsigned *abi);
+
+/* deliver's words to child, in its environment. */
+#define CHILD_ACTION "POSTHORN_ACTION"
+#define CHILD_TARGET "POSTHORN_TARGET"
+#define CHILD_QUOTA "POSTHORN_QUOTA"
 
 int proc_default_uid(const char *owner, const char *suffix, uid_t *uid, gid_t *gid);
 

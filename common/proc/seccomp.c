@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <seccomp.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 /* What every process may do once it runs. */
 static const int every[] = {
@@ -14,7 +15,7 @@ static const int every[] = {
 	SCMP_SYS(timerfd_create), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(sched_yield),
 };
 static const int on_socket[] = {SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(shutdown)};
-static const int on_connect[] = {SCMP_SYS(socket), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(ioctl)};
+static const int on_connect[] = {SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(ioctl)};
 static const int on_accept[] = {SCMP_SYS(accept4), SCMP_SYS(setsockopt), SCMP_SYS(sendto), SCMP_SYS(shutdown), SCMP_SYS(getsockopt)};
 static const int on_files[] = {SCMP_SYS(uname), SCMP_SYS(openat), SCMP_SYS(newfstatat), SCMP_SYS(fstat), SCMP_SYS(pread64), SCMP_SYS(preadv),
 	SCMP_SYS(getdents64), SCMP_SYS(fadvise64), SCMP_SYS(flock), SCMP_SYS(fstatfs), SCMP_SYS(statfs), SCMP_SYS(statx),
@@ -63,6 +64,17 @@ static int allow_memory(scmp_filter_ctx ctx, bool files)
 	return -error;
 }
 
+/* Only of the families that the role speaks. */
+static int allow_sockets(scmp_filter_ctx ctx, unsigned calls)
+{
+	static const struct { unsigned calls; int family; } families[] = {{CALLS_CONNECT, AF_INET}, {CALLS_CONNECT, AF_INET6}, {CALLS_UNIX, AF_UNIX}};
+	int error = 0;
+	for (size_t i = 0; i < COUNT_OF(families) && error == 0; i++)
+		if ((calls & families[i].calls) != 0)
+			error = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i].family));
+	return -error;
+}
+
 /* libc asks for these at odd moments; a "no" is enough. */
 static int refuse_softly(scmp_filter_ctx ctx, unsigned calls)
 {
@@ -90,6 +102,8 @@ int confine_calls(unsigned calls, bool log_only)
 			error = allow(ctx, groups[i].calls, groups[i].n);
 	if (error == 0)
 		error = allow_memory(ctx, (calls & CALLS_DB) != 0);
+	if (error == 0)
+		error = allow_sockets(ctx, calls);
 	if (error == 0 && !log_only)
 		error = refuse_softly(ctx, calls);
 	if (error == 0)

@@ -90,14 +90,26 @@ static void put_local(struct explain *e)
 
 static void put_remote(struct explain *e)
 {
-	struct buffer text;
-	const struct outbound_params *p = outbound_of(e->server, e->route.domain);
-	buffer_init(&text, 2000);
 	put(e, "next hop", "nexthop", e->route.nexthop);
 	if (e->route.fallback.n > 0)
 		put(e, "then", "fallback", e->route.fallback);
-	put(e, "TLS", "tls", word_of("outbound_tls", p->outbound_tls));
-	buffer_free(&text);
+	put(e, "TLS", "tls", word_of("outbound_tls", outbound_of(e->server, e->route.domain)->outbound_tls));
+}
+
+static void put_rules(struct explain *e)
+{
+	if (e->json) {
+		buffer_printf(e->out, "%c\"address\":", '{');
+		buffer_put_json(e->out, e->address);
+		put_json(e, "server", span_of(e->server->name));
+		buffer_printf(e->out, ",\"rules\":%c", '[');
+	} else {
+		buffer_put_escaped(e->out, e->address, 1000);
+		buffer_printf(e->out, ": server %s\n  rules\n", e->server->name);
+	}
+	route_trace(e->server, &e->parsed, &e->route, put_rule, e);
+	if (e->json)
+		buffer_putc(e->out, ']');
 }
 
 int explain_begin(struct explain *e)
@@ -108,18 +120,7 @@ int explain_begin(struct explain *e)
 		buffer_puts(e->out, ": not a mail address");
 		return EINVAL;
 	}
-	if (e->json) {
-		buffer_puts(e->out, "{\"address\":");
-		buffer_put_json(e->out, e->address);
-		put_json(e, "server", span_of(e->server->name));
-		buffer_puts(e->out, ",\"rules\":[");
-	} else {
-		buffer_put_escaped(e->out, e->address, 1000);
-		buffer_printf(e->out, ": server %s\n  rules\n", e->server->name);
-	}
-	route_trace(e->server, &e->parsed, &e->route, put_rule, e);
-	if (e->json)
-		buffer_putc(e->out, ']');
+	put_rules(e);
 	if (e->route.domain != NULL)
 		put(e, "section", "section", span_of(e->route.domain->name));
 	put(e, "decided by", "decided_by", span_of(e->json ? rule_names[e->route.reason] : route_reason_text(e->route.reason)));

@@ -48,6 +48,27 @@ class Badmail(unittest.TestCase):
             self.assertIn(b"\r\n\r\nA line.", got[2])
             self.assertEqual(list((h.server_dir / "Badmail").iterdir()), [])
 
+    def test_no_link_is_followed(self):
+        """Badmail and Pickup are written by other users than the one who runs the command."""
+        with Sink(refuse) as sink, Horn(domains=[remote(sink)]) as h, h.client() as c:
+            qid = send_null(h, c)
+            secret, victim = h.root / "secret", h.root / "victim"
+            secret.write_text("for nobody's eyes")
+            victim.write_text("as it was")
+            bad = h.server_dir / "Badmail"
+            os.rename(bad / f"{qid}.BAD", bad / "kept")
+            os.link(secret, bad / f"{qid}.BAD") # a second name of a file
+            self.assertNotIn(b"eyes", self.bad(h, "show", qid, check=False).stdout)
+            self.assertNotEqual(self.bad(h, "requeue", qid, check=False).returncode, 0)
+            (bad / f"{qid}.BAD").unlink()
+            os.rename(bad / "kept", bad / f"{qid}.BAD")
+            (bad / f"{qid}.BDR").unlink()
+            os.symlink(secret, bad / f"{qid}.BDR")
+            self.assertNotIn(b"eyes", self.bad(h, "list").stdout)
+            os.symlink(victim, h.server_dir / f"Pickup/.{qid}.eml.new") # planted where the file is made
+            self.bad(h, "requeue", qid)
+            self.assertEqual(victim.read_text(), "as it was")
+
     def test_a_file_that_pickup_refused_is_listed_and_goes_back(self):
         with Horn() as h:
             (h.root / "f").write_bytes(b"Subject: nobody\n\ntext\n")

@@ -34,6 +34,7 @@ FORBIDDEN = {
     "fork": ("fork",),
     "kill": ("kill", "self", 0),
     "dumpable": ("prctl", 4, 1),
+    "a socket of this machine": ("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0), # no lmtp:unix: is configured
     "executable memory": ("mmap", 0, 4096, 7, 0x22, 2 ** 64 - 1, 0),
 }
 # an act for each group of calls: works where the role has the group, is refused where it has not

@@ -29,6 +29,15 @@ class Service(unittest.TestCase):
                 self.assertNotEqual(p["user"], "root")
             self.assertEqual(p["seccomp"], 2)
 
+    def test_what_a_domain_does_not_say_is_shown_as_its_servers(self):
+        h = Horn(server=["expiry=5d"], domains=[("far.example", "type=remote", "retry_first=1h")])
+        try:
+            show = lambda *a: h.conf("-D", "far.example", "-h", *a).stdout.decode().strip()
+            self.assertEqual((show("expiry"), show("retry_first"), show("retry_second"), show("-x", "expiry")), ("5d", "1h", "30m", "5d"))
+            self.assertEqual(h.conf("-D", "far.example", "-n").stdout.decode().split("\n")[:-1], ["type = remote", "retry_first = 1h"])
+        finally:
+            h.__exit__(None)
+
     def test_no_process_holds_a_right_it_does_not_need(self):
         with Horn() as h:
             self.check_rights(h, os.geteuid() == 0)
