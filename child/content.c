@@ -79,7 +79,7 @@ void content_put_from_line(struct buffer *b, const struct child_task *t)
 	(void)strftime(when, sizeof when, "%a %b %e %H:%M:%S %Y", &tm);
 	buffer_puts(b, "From ");
 	for (size_t i = 0; i < t->sender.n; i++)
-		buffer_putc(b, (unsigned char)t->sender.at[i] <= 0x20 ? '-' : t->sender.at[i]);
+		buffer_putc(b, (char)((unsigned char)t->sender.at[i] <= 0x20 ? '-' : t->sender.at[i]));
 	buffer_printf(b, "%s  %s\n", t->sender.n == 0 ? "MAILER-DAEMON" : "", when);
 }
 

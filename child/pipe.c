@@ -70,7 +70,7 @@ static void listen_to(int fd, char out[OUTPUT_MOST + 1])
 	ssize_t n;
 	while ((n = read(fd, block, sizeof block)) > 0)
 		for (ssize_t i = 0; i < n && used < OUTPUT_MOST; i++)
-			out[used++] = (unsigned char)block[i] < 0x20 ? ' ' : block[i];
+			out[used++] = (char)((unsigned char)block[i] < 0x20 ? ' ' : block[i]);
 	while (used > 0 && out[used - 1] == ' ')
 		used--;
 	out[used] = '\0';

@@ -36,7 +36,7 @@ static void put(struct buffer *b, const char *name, struct span value)
 {
 	buffer_printf(b, "%s=", name);
 	for (size_t i = 0; i < value.n; i++) /* no value ends its line */
-		buffer_putc(b, value.at[i] == '\n' || value.at[i] == '\r' || value.at[i] == '\0' ? ' ' : value.at[i]);
+		buffer_putc(b, (char)(value.at[i] == '\n' || value.at[i] == '\r' || value.at[i] == '\0' ? ' ' : value.at[i]));
 	buffer_putc(b, '\n');
 }
 
@@ -99,7 +99,7 @@ static bool take_words(struct local_job *j, struct span words)
 		if (enhanced.at[i] != '.' && !isdigit((unsigned char)enhanced.at[i]))
 			return false;
 	for (; k < rest.n && k < sizeof text - 1; k++)
-		text[k] = (unsigned char)rest.at[k] < 0x20 || rest.at[k] == 0x7f ? '?' : rest.at[k];
+		text[k] = (char)((unsigned char)rest.at[k] < 0x20 || rest.at[k] == 0x7f ? '?' : rest.at[k]);
 	text[k] = '\0';
 	char status[12];
 	(void)snprintf(status, sizeof status, "%.*s", SPAN_ARG(enhanced));

@@ -130,6 +130,7 @@ static void on_second(int fd, short what, void *context)
 	wait_load_due(q);
 	if (q->mover != NULL && q->proc.turns % 5 == 0)
 		wait_send_stores(q);
+	report_ask_late(q);
 	wake_destinations(q);
 	q_turn_soon(q);
 }
@@ -183,9 +184,10 @@ static void add_agent(struct qmgr *q, struct channel *ch)
 static void take_place(struct qmgr *q, struct channel *ch)
 {
 	struct channel **place = ch->peer == R_CLEANUP ? &q->cleanup : ch->peer == R_MOVER ? &q->mover : ch->peer == R_BOUNCE ? &q->bounce : &q->control;
-	if (*place != NULL)
-		acts_forget(q, *place);
-	channel_close(*place);
+	struct channel *old = *place; /* NOLINT(clang-analyzer-core.NullDereference): each of the four is a member of *q */
+	if (old != NULL)
+		acts_forget(q, old);
+	channel_close(old);
 	*place = ch;
 	if (ch->peer == R_BOUNCE)
 		report_ask_all(q);

@@ -25,6 +25,7 @@ enum {
 	FACTS_A_PACKET = 64 * 1024,
 	DAMAGE_BYTES = 32 * 1024, NOTICE_AGAIN_S = 10, NOTICE_PAUSE_S = 60, /* a notice to postmaster: its size, when it goes again, when the next one */
 	DUE_A_TURN = 500,
+	REPORT_AGAIN_MS = 10000,    /* a report that was asked for and is not in the journal then is asked for again */
 };
 
 enum rcpt_state { RCPT_DUE, RCPT_QUEUED, RCPT_OUT, RCPT_DEFERRED, RCPT_OWED, RCPT_CLOSED };
@@ -43,6 +44,7 @@ struct owed {
 	struct qid id;
 	uint32_t kind;         /* fate_report */
 	struct buffer results;
+	int64_t asked_ms;      /* when bounce was asked last */
 	struct owed *next;
 };
 
@@ -304,6 +306,7 @@ void index_trouble(struct qmgr *q, int error);
 void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results);
 void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o);
 void report_ask_all(struct qmgr *q);
+void report_ask_late(struct qmgr *q); /* each second: those that were lost on their way */
 void report_seen(struct qmgr *q, const struct envelope *e, const struct qid *id);
 int report_on_failed(struct channel *ch, struct message *m);
 void report_delay(struct qmgr *q, struct qmsg *m);

@@ -91,6 +91,7 @@ void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o)
 	uint64_t delivery = ++q->next_delivery;
 	if (q->bounce == NULL)
 		return; /* asked when there is one */
+	o->asked_ms = clock_mono_ms();
 	fates_flush(q);
 	buffer_init(&envelope, 16 * 1024 * 1024);
 	buffer_init(&bytes, 64 * 1024 * 1024);
@@ -105,12 +106,25 @@ void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o)
 	buffer_free(&bytes);
 }
 
-void report_ask_all(struct qmgr *q)
+/* All that were asked for longer ago than that; asked twice it is made once, under its one id. */
+static void ask_older_than(struct qmgr *q, int64_t age_ms)
 {
-	for (size_t b = 0; b < BUCKETS; b++)
+	int64_t now = clock_mono_ms();
+	for (size_t b = 0; q->active > 0 && b < BUCKETS; b++)
 		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
 			for (struct owed *o = m->owed; o != NULL; o = o->next)
-				report_ask(q, m, o);
+				if (now - o->asked_ms >= age_ms)
+					report_ask(q, m, o);
+}
+
+void report_ask_all(struct qmgr *q)
+{
+	ask_older_than(q, 0);
+}
+
+void report_ask_late(struct qmgr *q)
+{
+	ask_older_than(q, REPORT_AGAIN_MS);
 }
 
 static struct span kind_name(uint32_t kind)
@@ -146,7 +160,7 @@ int report_on_failed(struct channel *ch, struct message *msg)
 	HANDLE(ch, msg, report_failed, failed);
 	struct qmgr *q = ch->program;
 	LOG(&q->proc.log, report_failed, failed.id, F("reason", span_of(strerror((int)failed.status))));
-	return 0; /* the second's timer asks again */
+	return 0; /* report_ask_late asks again */
 }
 
 void report_delay(struct qmgr *q, struct qmsg *m)

@@ -34,6 +34,8 @@ static void keep_reason(struct job *j, const char *what, int code, struct span t
 		(void)snprintf(all, sizeof all, "%s said: %d %.*s (%s)", j->peer, code, SPAN_ARG(text), what);
 	else
 		(void)snprintf(all, sizeof all, "%s: %.*s (%s)", j->peer, SPAN_ARG(text), what);
+	if (j == NULL)
+		return;
 	free(j->last_reason);
 	j->last_reason = span_dup(span_of(all));
 }

@@ -73,8 +73,14 @@ void slot_next(struct hop *h)
 {
 	struct share *s = share_of(h);
 	h->users++;
-	while (h->ready != NULL && (h->idle != NULL || (has_room(h) && (s->most == 0 || s->conns < s->most))))
-		job_start(take_first(h));
+	for (;;) {
+		if (h->ready != NULL && h->idle != NULL) /* just used: as good as a fresh one */
+			conn_take(h->idle, take_first(h));
+		else if (h->ready != NULL && has_room(h) && (s->most == 0 || s->conns < s->most))
+			job_start(take_first(h));
+		else
+			break;
+	}
 	hop_release(h->agent, h);
 }
 

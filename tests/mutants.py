@@ -28,10 +28,10 @@ EQUIVALENT = {
     **{f"route/routes.def:{n} after the next": "no address fits both rules" for n in (3, 4, 5, 6, 7, 11)},
     "route/relays.def:3 after the next": "an own domain has no relay parameter that counts",
     "route/relays.def:4 after the next": "relay is yes or never, not both",
-    "lookup/lookup.c:96 > to >=": "two equal draws of 32 bits",
-    "lookup/lookup.c:334 > to >=": "two equal draws of 32 bits",
-    "lookup/lookup.c:200 > to >=": "the limit itself stays the limit",
-    "lookup/lookup.c:292 true, \"5 to false, \"5": "an address that nexthop_parse has taken is one",
+    "lookup/lookup.c:98 > to >=": "two equal draws of 32 bits",
+    "lookup/lookup.c:336 > to >=": "two equal draws of 32 bits",
+    "lookup/lookup.c:202 > to >=": "the limit itself stays the limit",
+    "lookup/lookup.c:294 true, \"5 to false, \"5": "an address that nexthop_parse has taken is one",
 }
 
 

@@ -49,6 +49,11 @@ static bool needs_encoding(struct span s)
 
 /* ---- header fields ---- */
 
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 /* The value of a parameter of a structured field, quotes taken off.  False: it is not there, or too long. */
 static bool take_parameter(struct span body, const char *name, char *out, size_t size)
 {
@@ -56,7 +61,7 @@ static bool take_parameter(struct span body, const char *name, char *out, size_t
 	while (body.n > 0) {
 		struct span value = span_until(&body, ';'), key = span_trim(span_until(&value, '='));
 		size_t n = 0;
-		while (key.n > 0 && memchr("\r\n\t ", key.at[0], 4) != NULL) {
+		while (key.n > 0 && is_blank(key.at[0])) {
 			key.at++;
 			key.n--;
 		}
@@ -64,7 +69,7 @@ static bool take_parameter(struct span body, const char *name, char *out, size_t
 			continue;
 		value = span_trim(value);
 		bool quoted = value.n > 0 && value.at[0] == '"';
-		for (size_t i = quoted; i < value.n && (quoted ? value.at[i] != '"' : memchr(" \t\r\n(", value.at[i], 5) == NULL); i++) {
+		for (size_t i = quoted; i < value.n && (quoted ? value.at[i] != '"' : !is_blank(value.at[i]) && value.at[i] != '('); i++) {
 			if (n + 1 >= size)
 				return false;
 			out[n++] = value.at[i];
@@ -190,7 +195,7 @@ static void put_base64(struct buffer *out, struct span s)
 		for (size_t k = 0; k < 3; k++)
 			bits = bits << 8 | (k < n ? (unsigned char)s.at[i + k] : 0u);
 		for (size_t k = 0; k < 4; k++)
-			buffer_putc(out, k <= n ? digits[bits >> (18 - 6 * k) & 63] : '=');
+			buffer_putc(out, (char)(k <= n ? digits[bits >> (18 - 6 * k) & 63] : '='));
 		if ((i / 3 + 1) % (BASE64_BYTES / 3) == 0 || i + 3 >= s.n)
 			buffer_puts(out, "\r\n");
 	}
@@ -209,7 +214,7 @@ static struct span take_line(struct span *rest)
 /* Which enclosing multipart's delimiter a line is; c->depth: none.  *last: the closing one. */
 static size_t which_delimiter(const struct conversion *c, struct span line, bool *last)
 {
-	while (line.n > 0 && memchr(" \t\r\n", line.at[line.n - 1], 4) != NULL)
+	while (line.n > 0 && is_blank(line.at[line.n - 1]))
 		line.n--;
 	if (line.n < 3 || line.at[0] != '-' || line.at[1] != '-')
 		return c->depth;
@@ -267,7 +272,7 @@ static void put_between(struct conversion *c)
 		bool bare = text.at[i] == '\r' && (i + 1 == text.n || text.at[i + 1] != '\n');
 		if (text.at[i] == '\n' && (i == 0 || text.at[i - 1] != '\r'))
 			buffer_putc(c->out, '\r');
-		buffer_putc(c->out, (text.at[i] & 0x80) != 0 || text.at[i] == '\0' || bare ? '?' : text.at[i]);
+		buffer_putc(c->out, (char)((text.at[i] & 0x80) != 0 || text.at[i] == '\0' || bare ? '?' : text.at[i]));
 	}
 }
 

@@ -43,7 +43,7 @@ static size_t take_angle(struct span s, size_t i, struct place *p)
 static size_t take_plain(struct span s, size_t i, struct place *p)
 {
 	size_t end = i + (s.at[i] == '"' ? quoted_length(from(s, i)) : 1);
-	if (memchr(" \t\r\n", s.at[i], 4) == NULL) {
+	if (s.at[i] != ' ' && s.at[i] != '\t' && s.at[i] != '\r' && s.at[i] != '\n') {
 		if (!p->plain)
 			p->plain_at = i;
 		p->plain = true;

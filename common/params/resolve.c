@@ -97,6 +97,8 @@ static int set_row(const struct scope_view *v, const struct param_row *row, cons
 /* What a domain does not say holds as for its server. */
 static void inherit(const struct scope_view *v, const struct param_row *row)
 {
+	if (v->domain == NULL)
+		return;
 	const struct param_row *above = param_find(span_of(row->name), SCOPE_SERVER);
 	size_t size = row->kind <= KIND_WORD ? sizeof(int64_t) : sizeof(const char *);
 	memcpy((char *)&v->domain->p + row->offset, (const char *)&v->server->p + above->offset, size);
@@ -105,6 +107,8 @@ static void inherit(const struct scope_view *v, const struct param_row *row)
 static int check_own(const struct scope_view *v, const struct param_row *row)
 {
 	enum domain_type needed = row->inherits == INHERITS_OUTBOUND ? DOMAIN_REMOTE : DOMAIN_LOCAL;
+	if (v->domain == NULL)
+		return 0;
 	v->domain->has_own = v->domain->has_own || row->inherits == INHERITS_OUTBOUND;
 	if (v->domain->p.type == (int64_t)needed)
 		return 0;

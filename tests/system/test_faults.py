@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 import unittest
 
 from horn import Horn, Sink, free_port, remote, wait_for
@@ -123,6 +124,23 @@ class Faults(unittest.TestCase):
             wait_for("the other one", lambda: h.queue("flush") and len([t for m in sink.messages for t in m[1] if "two@" in t]))
             wait_for("an empty queue", lambda: not h.messages())
             self.assertEqual(sorted(re.search("<(.*?)@", t)[1] for m in sink.messages for t in m[1]), ["one", "two"])
+
+    def test_a_report_that_was_lost_on_its_way_is_asked_for_again(self):
+        """cleanup, or mover with a large one, dies with the report unread: it is made once, by their successors."""
+        refuse = lambda stage, *a: "550 5.1.1 no" if stage == "rcpt" else None
+        for role, size in (("cleanup", 10), ("mover", 300000)):
+            with self.subTest(role=role), Sink(refuse) as sink, Horn(domains=[remote(sink)]) as h, h.client() as c:
+                gate = threading.Event()
+                sink.answer = lambda stage, *a: (gate.wait(30), refuse(stage, *a))[1] if stage == "rcpt" else None
+                c.send("back@local.example", "b@sink.example", b"Subject: x\r\n\r\n" + b"y" * 70 + (b"\r\n" + b"y" * 70) * (size // 72))
+                old = h.pids(role)[0]
+                os.kill(old, signal.SIGSTOP)
+                gate.set()
+                wait_for("the report is asked for", lambda: [m for m in h.messages() if m["recipients"][0]["state"] == "reporting"])
+                os.kill(old, signal.SIGKILL)
+                wait_for("the report", h.drop, 30)
+                wait_for("an empty queue", lambda: not h.messages())
+                self.assertEqual(len(h.drop()), 1)
 
     def three_in_the_journal(self, h):
         """Three messages that lie in the journal alone, the service killed; their segment."""
