@@ -40,7 +40,7 @@ struct bounce {
 /* What a report is made of. */
 struct report {
 	struct qid id, parent;
-	enum fate_report kind;
+	enum fate_report kind;    /* EXPANSION: the message itself, with two lines on top, to the addresses in results */
 	const struct envelope *e; /* of the parent */
 	struct span to;           /* whom it is for */
 	struct span results, content;
@@ -50,6 +50,8 @@ struct report {
 };
 /* All before the end of the original, and all behind it; between them stands a body file where the original is one. */
 void report_compose(struct buffer *head, struct buffer *tail, const struct report *r);
+/* What stands above a message that goes on to an alias's addresses. */
+void expansion_compose(struct buffer *head, const struct report *r);
 /* A message to postmaster; lines name the files, each with its reason. */
 void damage_compose(struct buffer *b, const struct qid *id, const struct server_params *p, struct span lines, int64_t wall_s);
 

@@ -73,6 +73,8 @@ static void put_original_recipient(struct buffer *b, const struct envelope_rcpt 
 static const char *action_of(const struct report *r, const struct result *x)
 {
 	bool here = span_is(x->peer, "drop") || span_is(x->peer, "local") || (x->peer.n > 5 && memcmp(x->peer.at, "lmtp/", 5) == 0);
+	if (x->outcome == OUTCOME_EXPANDED)
+		return "expanded";
 	if (r->kind == REPORT_SUCCESS && here)
 		return "delivered";
 	return kinds[r->kind].action;
@@ -160,6 +162,20 @@ void report_compose(struct buffer *head, struct buffer *tail, const struct repor
 	if (r->original != ORIGINAL_FILE)
 		buffer_put_span(head, r->original == ORIGINAL_WHOLE ? r->content : header_of(r->content));
 	buffer_printf(tail, "\r\n--%s--\r\n", boundary);
+}
+
+/* The line that shows a loop is left out where an address is the recipient's own: what comes there is to be delivered. */
+void expansion_compose(struct buffer *b, const struct report *r)
+{
+	struct span rest = r->results;
+	struct result x;
+	struct received rec = {.by = span_of(r->p->fqdn), .id = qid_span(&r->id), .local_user = SPAN_LIT("alias"), .wall_s = r->wall_s};
+	received_put(b, &rec);
+	if (!result_take(&rest, &x) || x.index >= r->e->rcpts_n || (x.text.n > 0 && x.text.at[0] == '\\'))
+		return;
+	buffer_puts(b, "Delivered-To: ");
+	put_line_safe(b, r->e->rcpts[x.index].address);
+	buffer_puts(b, "\r\n");
 }
 
 void damage_compose(struct buffer *b, const struct qid *id, const struct server_params *p, struct span lines, int64_t wall_s)

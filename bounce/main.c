@@ -36,7 +36,7 @@ static int on_report(struct channel *ch, struct message *m)
 	struct gathering *g = submit_gathered(b, ch->server, asked.delivery);
 	struct report r = {.kind = (enum fate_report)asked.kind, .e = &e, .results = asked.results, .content = asked.content,
 		.original = (enum report_original)asked.original, .p = &b->proc.config.servers[ch->server].p, .wall_s = clock_wall_us() / 1000000};
-	int error = asked.kind < REPORT_FAILURE || asked.kind > REPORT_COPY || asked.original > ORIGINAL_FILE ? EBADMSG : qid_parse(asked.id, &r.id);
+	int error = asked.kind < REPORT_FAILURE || asked.kind > REPORT_EXPANSION || asked.original > ORIGINAL_FILE ? EBADMSG : qid_parse(asked.id, &r.id);
 	if (error == 0)
 		error = qid_parse(asked.parent, &r.parent);
 	if (error == 0)

@@ -56,6 +56,53 @@ void submit_qmgr_gone(struct bounce *b, uint32_t server)
 
 /* ---- reports ---- */
 
+/* RFC 3461 5.2.7: one address is as a relay; several do not report success again; a list's owner hears of failures only. */
+static unsigned passed_on(unsigned notify, const struct result *x)
+{
+	if (x->peer.n > 0)
+		return 0;
+	if (x->code == 1 || (notify & NOTIFY_SUCCESS) == 0)
+		return notify;
+	return notify == NOTIFY_SUCCESS ? NOTIFY_NEVER : notify & ~(unsigned)NOTIFY_SUCCESS;
+}
+
+/* The parent's envelope with the addresses that its recipient leads to. */
+static void put_expansion(struct buffer *out, const struct report *r, uint64_t size, bool in_file)
+{
+	struct span rest = r->results, lines;
+	struct result x;
+	struct buffer index;
+	if (!result_take(&rest, &x) || x.index >= r->e->rcpts_n) {
+		out->failed = true;
+		return;
+	}
+	lines = x.text;
+	size_t n = 1;
+	for (size_t i = 0; i < lines.n; i++)
+		n += lines.at[i] == '\n';
+	const struct envelope_rcpt *from = &r->e->rcpts[x.index];
+	struct envelope e = {.sender = x.peer.n > 0 ? x.peer : r->e->sender, .arrived_us = r->wall_s * 1000000, .size = size, .hops = r->e->hops + 1,
+		.origin = SPAN_LIT("alias"), .ret = x.peer.n > 0 ? 0 : r->e->ret, .envid = x.peer.n > 0 ? (struct span){"", 0} : r->e->envid,
+		.flags = ENV_REPORT | (r->e->flags & (ENV_8BIT | ENV_UTF8 | ENV_BINARY)) | (in_file ? ENV_BODY_FILE : 0u),
+		.closes = r->parent, .closes_kind = r->kind, .rcpts = calloc(n, sizeof *e.rcpts)};
+	while (e.rcpts != NULL && lines.n > 0) {
+		struct span one = span_until(&lines, '\n');
+		bool plain = one.n > 0 && one.at[0] == '\\';
+		if (one.n > 0)
+			e.rcpts[e.rcpts_n++] = (struct envelope_rcpt){.address = plain ? (struct span){one.at + 1, one.n - 1} : one,
+				.notify = passed_on(from->notify, &x) | (plain ? RCPT_PLAIN : 0u), .orcpt = x.peer.n > 0 ? (struct span){"", 0} : from->orcpt};
+	}
+	buffer_init(&index, 16);
+	buffer_put_u32(&index, x.index);
+	e.closes_rcpts = buffer_span(&index);
+	if (e.rcpts_n == 0)
+		out->failed = true;
+	else
+		envelope_put(out, &e);
+	buffer_free(&index);
+	free(e.rcpts);
+}
+
 static void put_envelope(struct buffer *out, const struct report *r, uint64_t size, bool in_file)
 {
 	struct buffer indexes;
@@ -136,10 +183,19 @@ void submit_report(struct bounce *b, uint32_t server, const struct report *r, ui
 	buffer_init(&head, 4 * 1024 * 1024);
 	buffer_init(&tail, 1024);
 	buffer_init(&envelope, 1024 * 1024);
-	report_compose(&head, &tail, r);
+	bool expansion = r->kind == REPORT_EXPANSION;
+	if (expansion)
+		expansion_compose(&head, r);
+	else
+		report_compose(&head, &tail, r);
+	if (expansion && r->original != ORIGINAL_FILE)
+		buffer_put_span(&head, r->content);
 	uint64_t size = head.n + tail.n + (r->original == ORIGINAL_FILE ? original_bytes : 0);
 	bool in_file = size > IN_MEMORY;
-	put_envelope(&envelope, r, size, in_file);
+	if (expansion)
+		put_expansion(&envelope, r, size, in_file);
+	else
+		put_envelope(&envelope, r, size, in_file);
 	if (!buffer_ok(&head) || !buffer_ok(&envelope) || cleanup == NULL) {
 		fail(b, server, &r->id, cleanup == NULL ? EAGAIN : ENOMEM);
 	} else if (in_file) {

@@ -123,13 +123,9 @@ int content_copy(const struct child_task *t, int out, bool mbox)
 
 bool content_has_been_here(const struct child_task *t)
 {
-	struct header_field f;
 	char *bytes = malloc(HEADER_MOST);
 	ssize_t n = bytes == NULL ? -1 : pread(CONTENT_FD, bytes, HEADER_MOST, 0);
-	struct span rest = {bytes, n > 0 ? (size_t)n : 0};
-	bool found = false;
-	while (!found && header_next(&rest, &f))
-		found = span_case_is(f.name, "Delivered-To") && span_case_eq(f.body, t->recipient);
+	bool found = header_has_delivered_to((struct span){bytes, n > 0 ? (size_t)n : 0}, t->recipient);
 	free(bytes);
 	return found;
 }

@@ -57,5 +57,5 @@ _Noreturn void maildir_deliver(const struct child_task *t)
 		error = errno;
 	if (error != 0)
 		child_fail(t, "the message's file", error);
-	child_end(250, "2.0.0", "delivered to maildir");
+	child_end(250, "2.0.0", "delivered to maildir%s%.*s", t->note.n > 0 ? "; " : "", SPAN_ARG(t->note));
 }

@@ -116,5 +116,5 @@ _Noreturn void mbox_deliver(const struct child_task *t)
 	(void)unlinkat(dir, lock_name, 0);
 	if (error != 0)
 		child_fail(t, t->path, error);
-	child_end(250, "2.0.0", "delivered to mailbox");
+	child_end(250, "2.0.0", "delivered to mailbox%s%.*s", t->note.n > 0 ? "; " : "", SPAN_ARG(t->note));
 }

@@ -86,12 +86,22 @@ void submit_origin_gone(struct cleanup *c, const struct channel *origin)
 			c->waiters[i].origin = NULL;
 }
 
-/* What each role may state (ARCHITECTURE 2): only smtpd a peer or login, only bounce "closes";
+static bool states_plain(const struct envelope *e)
+{
+	for (size_t i = 0; i < e->rcpts_n; i++)
+		if ((e->rcpts[i].notify & RCPT_PLAIN) != 0)
+			return true;
+	return false;
+}
+
+/* What each role may state (ARCHITECTURE 2): only smtpd a peer or login, only bounce "closes" and what aliases led to;
  * a worker's ids are its own. */
 static bool may_state(const struct cleanup *c, const struct channel *ch, const struct qid *id, const struct envelope *e)
 {
 	bool from_peer = e->client.n > 0 || e->login.n > 0 || e->helo.n > 0;
 	bool report = e->closes.text[0] != '\0' || (e->flags & ENV_REPORT) != 0;
+	if (states_plain(e) && (ch->peer != R_BOUNCE || e->closes_kind != REPORT_EXPANSION))
+		return false;
 	switch (ch->peer) {
 	case R_SMTPD: {
 		char own[QID_SUFFIX_N + 1];
@@ -102,9 +112,9 @@ static bool may_state(const struct cleanup *c, const struct channel *ch, const s
 	case R_PICKUP:
 		return !report && !from_peer && (e->flags & ENV_LOCAL) != 0;
 	case R_BOUNCE:
-		return report && !from_peer && e->sender.n == 0;
+		return report && !from_peer && (e->sender.n == 0 || e->closes_kind == REPORT_EXPANSION);
 	case R_MASTER: case R_FRONT: case R_CLEANUP: case R_QMGR: case R_MOVER: case R_SMTP: case R_DROP:
-	case R_CONTROL: case R_CONFIG: case R_LOGD: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_ANY:
+	case R_CONTROL: case R_CONFIG: case R_LOGD: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_ANY:
 		break;
 	}
 	return false;

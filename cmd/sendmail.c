@@ -81,18 +81,19 @@ static int take_option(struct sendmail *s, int argc, char **argv, int *i)
 	}
 }
 
-static int exec_sibling(struct sendmail *s, const char *verb)
+static int exec_sibling(struct sendmail *s, const char *name, const char *verb)
 {
 	char path[4200];
 	ssize_t n = readlink("/proc/self/exe", path, sizeof path - 32);
 	path[n > 0 ? n : 0] = '\0';
 	char *slash = strrchr(path, '/');
-	(void)snprintf(slash == NULL ? path : slash + 1, 16, "hornqueue");
+	(void)snprintf(slash == NULL ? path : slash + 1, 16, "%s", name);
 	if (setgid(getgid()) != 0)
 		return EX_OSERR;
-	(void)execl(path, "hornqueue", "-c", s->cli.dir, verb, (char *)NULL);
-	(void)execl("/usr/sbin/hornqueue", "hornqueue", "-c", s->cli.dir, verb, (char *)NULL);
-	return cli_fail(&s->cli, EX_UNAVAILABLE, "hornqueue is not there");
+	(void)execl(path, name, "-c", s->cli.dir, verb, (char *)NULL);
+	(void)snprintf(path, sizeof path, "/usr/sbin/%s", name);
+	(void)execl(path, name, "-c", s->cli.dir, verb, (char *)NULL);
+	return cli_fail(&s->cli, EX_UNAVAILABLE, "%s is not there", name);
 }
 
 /* All of standard input, without the dot that may end it. */
@@ -202,11 +203,11 @@ static int hand_in(struct sendmail *s, char **rcpts, int n)
 static int run(struct sendmail *s, char **rcpts, int n)
 {
 	if (s->mode == MODE_LIST)
-		return exec_sibling(s, "list");
+		return exec_sibling(s, "hornqueue", "list");
 	if (s->mode == MODE_FLUSH)
-		return exec_sibling(s, "flush");
+		return exec_sibling(s, "hornqueue", "flush");
 	if (s->mode == MODE_ALIASES)
-		return EX_OK; /* there is no alias data base yet: nothing to rebuild */
+		return exec_sibling(s, "hornmap", "aliases");
 	int status = cli_load(&s->cli);
 	if (status != 0)
 		return status;

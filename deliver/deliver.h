@@ -9,7 +9,7 @@
 #define EVENTS_FILE "deliver/events.def"
 #include "log/events.h"
 
-enum { WORDS_MOST = 1000, USER_MOST = 32, CHILD_TASK_FD = 3, CHILD_CONTENT_FD = 4, CHILD_WORDS_FD = 5 };
+enum { WORDS_MOST = 1000, USER_MOST = 32, CHILD_TASK_FD = 3, CHILD_CONTENT_FD = 4, CHILD_WORDS_FD = 5, CHILD_ADDRESSES_FD = 6 };
 
 /* One process that runs as a user. */
 struct run {
@@ -17,7 +17,7 @@ struct run {
 	struct channel *local;    /* who asked; NULL: gone */
 	uint32_t server;
 	pid_t pid;
-	int words_fd;
+	int words_fd, addresses_fd; /* what it says of its end; a file of fixed size for addresses */
 	struct buffer words;
 	struct event *readable, *limit;
 	bool late;
@@ -30,7 +30,7 @@ struct deliver {
 	struct process proc;
 	struct run *runs;
 	struct event *child_ended;
-	int child_fd;             /* the program that runs as the user */
+	int child_fd, expand_fd;  /* the programs that run as the user, as alias_user */
 	bool root;
 };
 
@@ -38,13 +38,15 @@ struct deliver {
  * a mailbox or a limit. */
 struct request {
 	uint64_t job;
-	char user[USER_MOST + 1], base[USER_MOST + 1];
+	enum run_kind kind;
+	char user[USER_MOST + 1], base[USER_MOST + 1]; /* as local says them */
+	const char *alias_user;
 	const struct local_params *params;
 	struct delivery how;
 	int64_t uid_min;
 };
 
 /* spawn.c: in the new process, never returns */
-_Noreturn void spawn_become(const struct deliver *d, const struct request *r, int task_fd, int content_fd, int words_fd);
+_Noreturn void spawn_become(const struct deliver *d, const struct request *r, const int fds[4]); /* task, content, words, addresses */
 
 #endif

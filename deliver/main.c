@@ -1,6 +1,6 @@
 /* deliver: starts what runs as a user of this machine, one process a delivery; tells how it ended.
  * User: root, with the capabilities to become another user and to end what runs as one.
- * May: fork; in the new process ask the user table, become the recipient, run libexec/child.
+ * May: fork; in the new process ask the user table, become the recipient, run libexec/child; become alias_user, run libexec/expand.
  * Never: read a message, a home, a file of a user, anything of what a delivery says but its words, which it hands on. */
 #include "deliver.h"
 
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -34,6 +35,8 @@ static void free_run(struct run *r)
 		event_free(r->limit);
 	if (r->words_fd >= 0)
 		(void)close(r->words_fd);
+	if (r->addresses_fd >= 0)
+		(void)close(r->addresses_fd);
 	buffer_free(&r->words);
 	free(r);
 }
@@ -42,9 +45,11 @@ static void free_run(struct run *r)
 static void settle(struct run *r)
 {
 	bool signaled = WIFSIGNALED(r->status);
-	if (r->local != NULL)
+	if (r->local != NULL) {
 		send_ran(r->local, (struct msg_ran){.job = r->job, .how = r->late ? RUN_LATE : signaled ? RUN_SIGNAL : RUN_EXITED,
-			.status = (uint32_t)(signaled ? WTERMSIG(r->status) : WEXITSTATUS(r->status)), .words = buffer_span(&r->words)}, -1);
+			.status = (uint32_t)(signaled ? WTERMSIG(r->status) : WEXITSTATUS(r->status)), .words = buffer_span(&r->words)}, r->addresses_fd);
+		r->addresses_fd = -1;
+	}
 	free_run(r);
 }
 
@@ -109,13 +114,26 @@ static bool copy_name(struct span s, char out[USER_MOST + 1])
 	return true;
 }
 
+/* Memory of a fixed size that whoever runs can fill and not make larger. */
+static int make_addresses(int *fd)
+{
+	*fd = memfd_create("posthorn-addresses", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (*fd < 0)
+		return errno;
+	if (ftruncate(*fd, RUN_ADDRESSES) == 0 && fcntl(*fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) == 0)
+		return 0;
+	int error = errno;
+	(void)close(*fd);
+	return error;
+}
+
 static struct run *make_run(struct deliver *d, struct channel *ch, uint64_t job, uint32_t limit_s, int words_fd)
 {
 	struct run *r = calloc(1, sizeof *r);
 	struct timeval tv = {.tv_sec = limit_s};
 	if (r == NULL)
 		return NULL;
-	*r = (struct run){.job = job, .local = ch, .server = ch->server, .words_fd = words_fd, .deliver = d, .next = d->runs};
+	*r = (struct run){.job = job, .local = ch, .server = ch->server, .words_fd = words_fd, .addresses_fd = -1, .deliver = d, .next = d->runs};
 	d->runs = r;
 	buffer_init(&r->words, WORDS_MOST);
 	r->readable = event_new(d->proc.base, words_fd, EV_READ | EV_PERSIST, on_words, r);
@@ -139,11 +157,13 @@ static int start(struct deliver *d, struct channel *ch, const struct request *q,
 		(void)close(words[1]);
 		return ENOMEM;
 	}
-	pid_t pid = fork();
-	int error = pid < 0 ? errno : 0;
-	if (pid == 0) {
+	int error = make_addresses(&r->addresses_fd);
+	pid_t pid = error == 0 ? fork() : -1;
+	if (error == 0 && pid < 0)
+		error = errno;
+	if (error == 0 && pid == 0) {
 		(void)fcntl(words[1], F_SETFL, 0);
-		spawn_become(d, q, fds[0], fds[1], words[1]);
+		spawn_become(d, q, (const int[]){fds[0], fds[1], words[1], r->addresses_fd});
 	}
 	(void)close(words[1]);
 	r->pid = pid;
@@ -157,11 +177,13 @@ static int on_run_as(struct channel *ch, struct message *m)
 	HANDLE(ch, m, run_as, run);
 	struct deliver *d = ch->program;
 	const struct server *s = &d->proc.config.servers[ch->server];
-	struct request q = {.job = run.job, .params = local_of(s, server_domain(s, run.domain)), .uid_min = s->p.local_uid_min};
+	if (run.kind > RUN_ALIAS)
+		return EBADMSG;
+	struct request q = {.job = run.job, .kind = (enum run_kind)run.kind, .alias_user = s->p.alias_user, .params = local_of(s, server_domain(s, run.domain)), .uid_min = s->p.local_uid_min};
 	if (m->fds_n != 2 || !copy_name(run.user, q.user) || !copy_name(run.base, q.base))
 		return EBADMSG;
 	int error = delivery_parse(span_of(q.params->local_delivery), &q.how);
-	if (error == 0 && (q.how.kind == DELIVERY_DROP || q.how.kind == DELIVERY_LMTP))
+	if (error == 0 && q.kind != RUN_ALIAS && (q.how.kind == DELIVERY_DROP || q.how.kind == DELIVERY_LMTP))
 		error = EINVAL; /* changed by a reload meanwhile */
 	if (error == 0)
 		error = start(d, ch, &q, m->fds);
@@ -198,13 +220,13 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->pid = pid;
 }
 
-static int open_child(void)
+static int open_program(const char *name)
 {
 	char path[4200];
 	ssize_t n = readlink("/proc/self/exe", path, sizeof path - 10);
 	path[n > 0 ? n : 0] = '\0';
 	char *slash = strrchr(path, '/');
-	(void)snprintf(slash == NULL ? path : slash + 1, 10, "child");
+	(void)snprintf(slash == NULL ? path : slash + 1, 10, "%s", name);
 	return open(path, O_PATH | O_CLOEXEC);
 }
 
@@ -217,10 +239,11 @@ int main(void)
 	d->proc.program = d;
 	d->proc.linked = linked;
 	d->root = (d->proc.flags & PROC_ROOT) != 0;
-	d->child_fd = open_child();
+	d->child_fd = open_program("child");
+	d->expand_fd = open_program("expand");
 	d->child_ended = evsignal_new(d->proc.base, SIGCHLD, on_child_ended, d);
-	if (d->child_fd < 0 || d->child_ended == NULL || event_add(d->child_ended, NULL) != 0) {
-		complain(&why, "deliver", 0, "libexec/child cannot be opened: %s", strerror(errno));
+	if (d->child_fd < 0 || d->expand_fd < 0 || d->child_ended == NULL || event_add(d->child_ended, NULL) != 0) {
+		complain(&why, "deliver", 0, "libexec/child or libexec/expand cannot be opened: %s", strerror(errno));
 		return proc_fail(&d->proc, EX_OSFILE, &why);
 	}
 	if (proc_confine_root(&d->proc, &rights, &why) != 0)

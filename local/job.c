@@ -22,6 +22,7 @@ static struct local_job *make(struct local *l, uint64_t delivery)
 	*j = (struct local_job){.delivery = delivery, .body_fd = -1, .began_ms = clock_mono_ms(), .next = l->jobs};
 	buffer_init(&j->content, 1024 * 1024);
 	buffer_init(&j->indexes, 1024);
+	buffer_init(&j->addresses, RUN_ADDRESSES);
 	l->jobs = j;
 	return j;
 }
@@ -41,6 +42,9 @@ static void forget(struct local *l, struct local_job *j)
 	free(j->user);
 	free(j->base);
 	free(j->domain);
+	free(j->own_domain);
+	free(j->owner);
+	buffer_free(&j->addresses);
 	free(j);
 }
 
@@ -62,7 +66,7 @@ void job_drop_parts(struct local *l)
 	struct local_job *next;
 	for (struct local_job *j = l->jobs; j != NULL; j = next) {
 		next = j->next;
-		if (j->address == NULL)
+		if (j->step == STEP_GATHER)
 			forget(l, j);
 	}
 }
@@ -76,17 +80,22 @@ static void tell(const struct local *l, const struct local_job *j)
 	struct result r = {.outcome = j->outcome, .code = j->code, .enhanced = span_of(j->enhanced), .text = span_of(j->text), .peer = SPAN_LIT("local")};
 	if (l->qmgr == NULL || !take_u32(&rest, &r.index))
 		return;
-	buffer_init(&results, 4096);
+	if (j->outcome == OUTCOME_EXPANDED) {
+		r.text = buffer_span(&j->addresses);
+		r.peer = span_of(j->owner);
+		r.code = j->addresses_count;
+	}
+	buffer_init(&results, RUN_ADDRESSES);
 	result_put(&results, &r);
-	send_verdict(l->qmgr, (struct msg_verdict){.delivery = j->delivery, .id = qid_span(&j->id), .results = buffer_span(&results), .peer = r.peer,
+	send_verdict(l->qmgr, (struct msg_verdict){.delivery = j->delivery, .id = qid_span(&j->id), .results = buffer_span(&results), .peer = SPAN_LIT("local"),
 		.total_ms = (uint32_t)(clock_mono_ms() - j->began_ms)}, -1);
 	buffer_free(&results);
 }
 
-static void finish(struct local *l, struct local_job *j)
+void job_finish(struct local *l, struct local_job *j)
 {
 	j->running = false;
-	j->done = true;
+	j->step = STEP_DONE;
 	buffer_free(&j->content);
 	buffer_free(&j->task);
 	if (j->body_fd >= 0)
@@ -95,18 +104,23 @@ static void finish(struct local *l, struct local_job *j)
 	tell(l, j);
 }
 
-static void fail(struct local *l, struct local_job *j, bool for_good, const char *enhanced, const char *text)
+void job_fail(struct local *l, struct local_job *j, bool for_good, const char *enhanced, const char *text)
 {
 	j->outcome = for_good ? OUTCOME_FAILED : OUTCOME_DEFERRED;
 	j->code = for_good ? 550 : 451;
 	(void)snprintf(j->enhanced, sizeof j->enhanced, "%s", enhanced);
 	(void)snprintf(j->text, sizeof j->text, "%s", text);
-	finish(l, j);
+	job_finish(l, j);
 }
 
-/* ---- the run ---- */
+const struct local_params *job_params(const struct local *l, const struct local_job *j)
+{
+	return local_of(l->server, j->domain[0] == '\0' ? NULL : server_domain(l->server, span_of(j->domain)));
+}
 
-static void begin(struct local *l, struct local_job *j)
+/* ---- the steps ---- */
+
+static void run(struct local *l, struct local_job *j, enum run_kind kind)
 {
 	int fds[2] = {-1, -1};
 	size_t mark;
@@ -121,16 +135,54 @@ static void begin(struct local *l, struct local_job *j)
 		if (fds[0] >= 0)
 			(void)close(fds[0]);
 		LOG(&l->proc.log, task_failed, qid_span(&j->id), F("reason", span_of(strerror(error != 0 ? error : EMFILE))));
-		fail(l, j, false, "4.3.0", "the delivery could not be begun");
+		job_fail(l, j, false, "4.3.0", "the delivery could not be begun");
 		return;
 	}
-	struct msg_run_as run = {.job = j->delivery, .domain = span_of(j->domain), .user = span_of(j->user == NULL ? "" : j->user),
+	struct msg_run_as as = {.job = j->delivery, .kind = kind, .domain = span_of(j->domain), .user = span_of(j->user == NULL ? "" : j->user),
 		.base = span_of(j->base == NULL ? "" : j->base)};
 	j->running = true;
 	channel_begin(l->deliver, MSG_run_as, &mark);
-	msg_run_as_put(&l->deliver->out, &run);
+	msg_run_as_put(&l->deliver->out, &as);
 	channel_end_fds(l->deliver, mark, fds, 2);
 	channel_flush(l->deliver);
+}
+
+static void ask(struct local *l, struct local_job *j)
+{
+	char address[800];
+	if (l->maps == NULL)
+		return; /* asked when it is there */
+	struct span rest = span_of(j->address), local = rest;
+	for (size_t i = 0; i < rest.n; i++)
+		if (rest.at[i] == '@')
+			local.n = i;
+	(void)snprintf(address, sizeof address, "%.*s@%s", SPAN_ARG(local), j->own_domain);
+	j->running = true;
+	send_map_query(l->maps, (struct msg_map_query){.serial = j->delivery, .server = l->server_index, .question = ASK_EXPANSION, .address = span_of(address)}, -1);
+}
+
+void job_go_on(struct local *l, struct local_job *j)
+{
+	const struct local_params *p = job_params(l, j);
+	struct delivery how;
+	bool mbox = delivery_parse(span_of(p->local_delivery), &how) == 0 && how.kind == DELIVERY_MBOX;
+	switch (j->step) {
+	case STEP_ASK:
+		ask(l, j);
+		break;
+	case STEP_ALIAS:
+		run(l, j, RUN_ALIAS);
+		break;
+	case STEP_FORWARD:
+		run(l, j, RUN_FORWARD);
+		break;
+	case STEP_DELIVER: /* commands of a .forward run without the group of the mail spool: for mbox they come first, alone */
+		run(l, j, mbox ? RUN_MAILBOX : RUN_USER);
+		break;
+	case STEP_GATHER:
+	case STEP_DONE:
+		break;
+	}
 }
 
 int job_on_deliver(struct channel *ch, struct message *m)
@@ -158,16 +210,51 @@ int job_on_deliver(struct channel *ch, struct message *m)
 		return error;
 	}
 	j->address = span_dup(e.rcpts[0].address);
+	j->plain = (e.rcpts[0].notify & RCPT_PLAIN) != 0;
+	j->step = STEP_ASK;
 	if (j->address == NULL || j->domain == NULL || !buffer_ok(&j->content))
-		fail(l, j, false, "4.3.0", "not enough memory");
+		job_fail(l, j, false, "4.3.0", "not enough memory");
 	else if ((error = task_compose(l, j, &e, deliver.nexthop)) != 0)
-		fail(l, j, false, "4.3.5", error == EINVAL ? "the way of delivery has changed" : "not enough memory");
-	else if (j->user == NULL && j->base == NULL)
-		fail(l, j, true, "5.1.1", "no user of this machine has that name");
+		job_fail(l, j, false, "4.3.5", error == EINVAL ? "the way of delivery has changed" : "not enough memory");
+	else if (!j->plain && local_is_expanded(job_params(l, j)))
+		job_go_on(l, j);
 	else
-		begin(l, j);
+		expand_end(l, j);
 	arena_free(&arena);
 	return 0;
+}
+
+int job_on_answer(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, map_answer, answer);
+	struct local *l = ch->program;
+	struct local_job *j = find(l, answer.serial);
+	if (j == NULL || !j->running || j->step != STEP_ASK)
+		return 0;
+	j->running = false;
+	if (answer.status == ANSWER_FAILED) {
+		char text[400];
+		(void)snprintf(text, sizeof text, "%.*s", SPAN_ARG(answer.rule));
+		job_fail(l, j, false, "4.3.5", text);
+	} else if (answer.status == ANSWER_NONE || answer.status == ANSWER_FOUND) {
+		expand_end(l, j);
+	} else if (expand_take(l, j, answer.value, answer.status == ANSWER_ALIAS, answer.list != 0)) {
+		expand_end(l, j);
+	}
+	return 0;
+}
+
+/* The file has a fixed size; what the child wrote ends with the first NUL. */
+static bool take_addresses(struct local *l, struct local_job *j, int fd)
+{
+	char *bytes = fd < 0 ? NULL : malloc(RUN_ADDRESSES);
+	bool good = fd < 0;
+	if (bytes != NULL && pread_all(fd, bytes, RUN_ADDRESSES, 0) == 0)
+		good = expand_lines(l, j, (struct span){bytes, strnlen(bytes, RUN_ADDRESSES)});
+	else if (!good)
+		job_fail(l, j, false, "4.3.0", "the addresses of an alias could not be read");
+	free(bytes);
+	return good;
 }
 
 int job_on_ran(struct channel *ch, struct message *m)
@@ -177,8 +264,23 @@ int job_on_ran(struct channel *ch, struct message *m)
 	struct local_job *j = find(l, ran.job);
 	if (j == NULL || !j->running)
 		return 0;
-	task_ended(j, &ran);
-	finish(l, j);
+	j->running = false;
+	bool goes_on = j->step == STEP_FORWARD && ran.how == RUN_EXITED && ran.status == RUN_GO_ON;
+	if (!goes_on)
+		task_ended(j, &ran);
+	if (!goes_on && j->outcome != OUTCOME_SENT) {
+		job_finish(l, j);
+		return 0;
+	}
+	if (!take_addresses(l, j, m->fds_n == 1 ? m->fds[0] : -1))
+		return 0;
+	if (goes_on) {
+		j->step = STEP_DELIVER;
+		job_go_on(l, j);
+	} else {
+		j->step = j->step == STEP_ALIAS ? STEP_ALIAS : STEP_DONE;
+		expand_end(l, j);
+	}
 	return 0;
 }
 
@@ -186,15 +288,22 @@ int job_on_ran(struct channel *ch, struct message *m)
 void job_deliver_gone(struct local *l)
 {
 	for (struct local_job *j = l->jobs; j != NULL; j = j->next)
-		if (j->running)
-			fail(l, j, false, "4.3.0", "the delivering process is being replaced");
+		if (j->running && j->step != STEP_ASK)
+			job_fail(l, j, false, "4.3.0", "the delivering process is being replaced");
+}
+
+void job_maps_gone(struct local *l)
+{
+	for (struct local_job *j = l->jobs; j != NULL; j = j->next)
+		if (j->step == STEP_ASK)
+			j->running = false;
 }
 
 void job_deliver_back(struct local *l)
 {
 	for (struct local_job *j = l->jobs; j != NULL; j = j->next)
-		if (j->address != NULL && !j->done && !j->running)
-			begin(l, j);
+		if (!j->running)
+			job_go_on(l, j);
 }
 
 int job_on_confirm(struct channel *ch, struct message *m)
@@ -202,7 +311,7 @@ int job_on_confirm(struct channel *ch, struct message *m)
 	HANDLE(ch, m, confirm, confirm);
 	struct local *l = ch->program;
 	struct local_job *j = find(l, confirm.delivery);
-	if (j != NULL && j->done)
+	if (j != NULL && j->step == STEP_DONE)
 		forget(l, j);
 	return 0;
 }
@@ -212,7 +321,7 @@ void job_tell_again(struct local *l)
 	struct buffer list;
 	buffer_init(&list, 1024 * 1024);
 	for (const struct local_job *j = l->jobs; j != NULL; j = j->next) {
-		if (j->done) {
+		if (j->step == STEP_DONE) {
 			tell(l, j);
 			continue;
 		}

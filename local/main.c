@@ -1,6 +1,6 @@
 /* local: delivers to users of this machine; deliver runs what must run as them.
  * User: posthorn-loc.
- * May: make memory files; talk to qmgr, deliver, logd.
+ * May: make memory files; talk to qmgr, maps, deliver, logd.
  * Never: open a file, use the network, become another user. */
 #include "local.h"
 
@@ -23,6 +23,10 @@ static void peer_gone(struct channel *ch, int reason)
 		l->qmgr = NULL;
 		job_drop_parts(l);
 	}
+	if (ch == l->maps) {
+		l->maps = NULL;
+		job_maps_gone(l);
+	}
 	if (ch == l->deliver) {
 		l->deliver = NULL;
 		job_deliver_gone(l);
@@ -30,7 +34,8 @@ static void peer_gone(struct channel *ch, int reason)
 }
 
 static const struct channel_owner owner = {
-	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm, [MSG_ran] = job_on_ran},
+	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm, [MSG_ran] = job_on_ran,
+		[MSG_map_answer] = job_on_answer},
 	.gone = peer_gone,
 };
 
@@ -43,13 +48,13 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	struct channel **place = role == R_DELIVER ? &l->deliver : &l->qmgr;
+	struct channel **place = role == R_DELIVER ? &l->deliver : role == R_MAPS ? &l->maps : &l->qmgr;
 	struct channel *old = *place;
 	if (old != NULL) /* its successor came before the word that it is gone */
 		peer_gone(old, 0);
 	channel_close(old);
 	*place = ch;
-	if (role == R_DELIVER)
+	if (role == R_DELIVER || role == R_MAPS)
 		job_deliver_back(l);
 	else
 		job_tell_again(l);
@@ -62,6 +67,7 @@ static void reloaded(struct process *p, const struct config *old)
 	struct server *s = config_server(&p->config, span_of(p->server));
 	if (s != NULL)
 		l->server = s;
+	l->server_index = s == NULL ? 0 : (uint32_t)(s - p->config.servers);
 }
 
 int main(void)
@@ -74,6 +80,7 @@ int main(void)
 	l->proc.linked = linked;
 	l->proc.reloaded = reloaded;
 	l->server = config_server(&l->proc.config, span_of(l->proc.server));
+	l->server_index = l->server == NULL ? 0 : (uint32_t)(l->server - l->proc.config.servers);
 	if (l->server == NULL || proc_confine(&l->proc, &rights, NULL, 0, NULL, &why) != 0)
 		return proc_fail(&l->proc, EX_OSERR, &why);
 	return proc_run(&l->proc);

@@ -58,7 +58,8 @@ int task_compose(struct local *l, struct local_job *j, const struct envelope *e,
 	struct delivery how;
 	struct address a;
 	char number[32];
-	if (delivery_parse(nexthop, &how) != 0 || how.kind == DELIVERY_DROP || how.kind == DELIVERY_LMTP || address_parse(e->rcpts[0].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
+	bool others = delivery_parse(nexthop, &how) == 0 && (how.kind == DELIVERY_DROP || how.kind == DELIVERY_LMTP);
+	if (delivery_parse(nexthop, &how) != 0 || (others && !local_is_expanded(p)) || address_parse(e->rcpts[0].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
 		return EINVAL;
 	size_t cut = extension_at(a.local, p->recipient_delimiter);
 	j->user = user_name(a.local);
@@ -68,7 +69,10 @@ int task_compose(struct local *l, struct local_job *j, const struct envelope *e,
 	put(&j->task, "sender", e->sender);
 	put(&j->task, "recipient", e->rcpts[0].address);
 	put(&j->task, "local", a.local);
-	put(&j->task, "domain", a.domain.n > 0 ? a.domain : span_of(l->server->p.default_domain));
+	j->own_domain = span_dup(a.domain.n > 0 ? a.domain : span_of(l->server->p.default_domain));
+	if (j->own_domain == NULL)
+		return ENOMEM;
+	put(&j->task, "domain", span_of(j->own_domain));
 	put(&j->task, "extension", cut < a.local.n ? (struct span){a.local.at + cut + 1, a.local.n - cut - 1} : (struct span){"", 0});
 	put_original(&j->task, &e->rcpts[0]);
 	(void)snprintf(number, sizeof number, "%lld", (long long)(e->arrived_us / 1000000));

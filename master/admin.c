@@ -179,6 +179,13 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		replace(m, R_DROP);
 	if (config_runs_deliveries(&m->config) && master_spawn_local(m, &why) != 0)
 		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("local")), F("reason", span_of(why.reason)));
+	bool had_maps = false;
+	for (const struct child *c = m->children; c != NULL; c = c->next)
+		had_maps = had_maps || c->role == R_MAPS;
+	if (had_maps) /* which files it may read was fixed at its start */
+		replace(m, R_MAPS);
+	else if (config_uses_maps(&m->config) && master_spawn_maps(m, &why) != 0)
+		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("maps")), F("reason", span_of(why.reason)));
 	buffer_puts(text, "reloaded");
 	LOG(&m->log, reloaded, NO_ID, F("what", SPAN_LIT("configuration")));
 	*status = 0;

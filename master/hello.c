@@ -133,7 +133,7 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 		}
 		break;
 	case R_MASTER: case R_CLEANUP: case R_QMGR: case R_MOVER: case R_SMTP: case R_DROP:
-	case R_BOUNCE: case R_CONFIG: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_ANY:
+	case R_BOUNCE: case R_CONFIG: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_ANY:
 		give_dirs(g, m, c);
 		break;
 	}

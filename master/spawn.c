@@ -201,6 +201,14 @@ int master_spawn_local(struct master *m, struct complaint *why)
 	return error;
 }
 
+int master_spawn_maps(struct master *m, struct complaint *why)
+{
+	for (const struct child *c = m->children; c != NULL; c = c->next)
+		if (c->role == R_MAPS)
+			return 0;
+	return add_child(m, R_MAPS, NO_SERVER, why);
+}
+
 static int add_queue(struct master *m, uint32_t server, struct complaint *why)
 {
 	static const enum role roles[] = {R_MOVER, R_CLEANUP, R_QMGR, R_DROP, R_PICKUP};
@@ -220,6 +228,8 @@ int master_spawn_all(struct master *m, struct complaint *why)
 	int error = m->sessions == NULL || m->queued == NULL ? ENOMEM : 0;
 	for (size_t i = 0; i < COUNT_OF(shared) && error == 0; i++)
 		error = add_child(m, shared[i], NO_SERVER, why);
+	if (error == 0 && config_uses_maps(&m->config))
+		error = master_spawn_maps(m, why);
 	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
 		error = add_queue(m, i, why);
 	if (error == 0 && config_runs_deliveries(&m->config))

@@ -30,13 +30,15 @@ static struct dest *find_or_make(struct qmgr *q, struct span nexthop, struct spa
 }
 
 /* A way of local delivery, and the section whose parameters and directory hold. */
-static enum agent_kind local_kind(const struct qmgr *q, const struct route *r, struct buffer *text, struct span *domain)
+static enum agent_kind local_kind(const struct qmgr *q, const struct route *r, bool plain, struct buffer *text, struct span *domain)
 {
 	const struct local_params *p = local_of(q->server, r->domain);
 	struct delivery how;
 	if (r->domain != NULL && r->domain->p.type == DOMAIN_LOCAL)
 		*domain = span_of(r->domain->name);
 	buffer_puts(text, p->local_delivery);
+	if (!plain && local_is_expanded(p))
+		return AGENT_LOCAL;
 	if (delivery_parse(span_of(p->local_delivery), &how) != 0 || how.kind == DELIVERY_DROP)
 		return AGENT_DROP;
 	return how.kind == DELIVERY_LMTP ? AGENT_SMTP : AGENT_LOCAL;
@@ -55,7 +57,7 @@ struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 	if (address_parse(m->rcpts[i].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0) {
 		route_find(q->server, &a, &r);
 		local = r.kind == ROUTE_LOCAL;
-		kind = local ? local_kind(q, &r, &text, &domain) : AGENT_SMTP;
+		kind = local ? local_kind(q, &r, m->rcpts[i].plain, &text, &domain) : AGENT_SMTP;
 		if (!local)
 			route_put_text(&text, &r);
 		if (!local && r.domain != NULL && r.domain->has_own)

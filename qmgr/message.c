@@ -31,7 +31,8 @@ static int copy_envelope(struct qmsg *m, struct span bytes)
 		error = m->rcpts == NULL ? ENOMEM : 0;
 	}
 	for (size_t i = 0; error == 0 && i < m->e.rcpts_n; i++)
-		m->rcpts[i] = (struct qrcpt){.address = m->e.rcpts[i].address, .orcpt = m->e.rcpts[i].orcpt, .notify = (uint8_t)m->e.rcpts[i].notify};
+		m->rcpts[i] = (struct qrcpt){.address = m->e.rcpts[i].address, .orcpt = m->e.rcpts[i].orcpt, .notify = m->e.rcpts[i].notify & (RCPT_PLAIN - 1),
+			.plain = (m->e.rcpts[i].notify & RCPT_PLAIN) != 0};
 	m->e.rcpts = NULL;
 	arena_free(&arena);
 	return error;
@@ -59,7 +60,7 @@ static void apply_owed(struct qmsg *m, const struct fate *f)
 	buffer_put_span(&o->results, f->results);
 	o->next = m->owed;
 	m->owed = o;
-	if (f->report_kind == REPORT_FAILURE)
+	if (f->report_kind == REPORT_FAILURE || f->report_kind == REPORT_EXPANSION)
 		apply_results(m, f->results, RCPT_OWED);
 	if (f->report_kind == REPORT_DELAY)
 		m->delayed = true;
@@ -73,7 +74,7 @@ static void apply_reported(struct qmsg *m, const struct fate *f)
 		struct owed *o = *p;
 		if (!qid_same(&o->id, &f->report))
 			continue;
-		if (o->kind == REPORT_FAILURE)
+		if (o->kind == REPORT_FAILURE || o->kind == REPORT_EXPANSION)
 			apply_results(m, buffer_span(&o->results), RCPT_CLOSED);
 		*p = o->next;
 		buffer_free(&o->results);
@@ -273,6 +274,13 @@ void msg_expire(struct qmgr *q, struct qmsg *m, enum expire_why why)
 	buffer_free(&results);
 }
 
+static void make_tasks(struct qmgr *q, struct qmsg *m)
+{
+	for (size_t i = 0; i < m->e.rcpts_n; i++)
+		if (m->rcpts[i].state == RCPT_DUE && m->rcpts[i].dest != NULL)
+			make_tasks_for(q, m, m->rcpts[i].dest);
+}
+
 void msg_start(struct qmgr *q, struct qmsg *m)
 {
 	if (m->held || m->gone) {
@@ -295,11 +303,19 @@ void msg_start(struct qmgr *q, struct qmsg *m)
 	}
 	m->last_attempt_s = q_now(q);
 	m->forced = false;
-	for (size_t i = 0; i < m->e.rcpts_n; i++)
-		if (m->rcpts[i].state == RCPT_DUE && m->rcpts[i].dest != NULL)
-			make_tasks_for(q, m, m->rcpts[i].dest);
+	make_tasks(q, m);
 	m->tasks--;
 	msg_settle(q, m);
+}
+
+void msg_go_on(struct qmgr *q, struct qmsg *m)
+{
+	m->tasks++;
+	for (size_t i = 0; i < m->e.rcpts_n; i++)
+		if (m->rcpts[i].state == RCPT_DUE && m->rcpts[i].dest == NULL)
+			m->rcpts[i].dest = dest_get(q, m, i);
+	make_tasks(q, m);
+	m->tasks--;
 }
 
 /* When something is to be done next: an attempt, the delay notice, the expiry. */

@@ -23,6 +23,7 @@ enum {
 	FATES_BYTES = 4 * 1024 * 1024, FATES_MOST = 256 * 1024 * 1024, /* a file of facts: usual size, and when a disk failed */
 	TASK_RCPTS = 250, TASK_RCPTS_LOCAL = 1000, /* of drop; local runs one at a time */ /* recipients of one delivery: verdicts fit into a packet */
 	FACTS_A_PACKET = 64 * 1024,
+	EXPANSION_BYTES = 32 * 1024, /* addresses of one derived message */
 	DAMAGE_BYTES = 32 * 1024, NOTICE_AGAIN_S = 10, NOTICE_PAUSE_S = 60, /* a notice to postmaster: its size, when it goes again, when the next one */
 	DUE_A_TURN = 500,
 	REPORT_AGAIN_MS = 10000,    /* a report that was asked for and is not in the journal then is asked for again */
@@ -33,8 +34,9 @@ enum rcpt_state { RCPT_DUE, RCPT_QUEUED, RCPT_OUT, RCPT_DEFERRED, RCPT_OWED, RCP
 struct qrcpt {
 	struct span address;   /* in the message's envelope bytes */
 	struct span orcpt;
-	uint8_t notify;
+	uint8_t notify;        /* dsn_notify bits */
 	uint8_t state;
+	bool plain;            /* no alias leads it elsewhere: it is delivered as its domain says */
 	struct dest *dest;
 	char *reason;
 };
@@ -221,6 +223,7 @@ MUST_CHECK int msg_make(struct qmgr *q, const struct record *r, struct span fate
 void msg_free(struct qmgr *q, struct qmsg *m);
 void msg_apply_fate(struct qmgr *q, struct qmsg *m, const struct fate *f);
 void msg_start(struct qmgr *q, struct qmsg *m);  /* makes tasks of what is due */
+void msg_go_on(struct qmgr *q, struct qmsg *m);  /* within the same attempt, for what local found to be no alias */
 void msg_settle(struct qmgr *q, struct qmsg *m); /* after anything ended; may free m */
 void rcpt_set_reason(struct qrcpt *r, struct span text);
 /* What holds for a recipient: its domain's parameters, whether it is local. */
@@ -304,6 +307,7 @@ void wait_send_stores(struct qmgr *q);
 void index_trouble(struct qmgr *q, int error);
 /* report.c */
 void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results);
+void report_expand(struct qmgr *q, struct qmsg *m, struct span results); /* the message goes on to the results' addresses */
 void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o);
 void report_ask_all(struct qmgr *q);
 void report_ask_late(struct qmgr *q); /* each second: those that were lost on their way */

@@ -63,10 +63,36 @@ void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span resul
 		owe_parts(q, m, REPORT_COPY, results);
 }
 
+/* Many addresses get several derived messages, each within a packet. */
+void report_expand(struct qmgr *q, struct qmsg *m, struct span results)
+{
+	struct result r;
+	struct buffer one;
+	buffer_init(&one, FACTS_A_PACKET);
+	while (result_take(&results, &r)) {
+		struct span rest = r.text;
+		while (rest.n > 0) {
+			size_t n = rest.n;
+			if (n > EXPANSION_BYTES) {
+				const char *end = memrchr(rest.at, '\n', EXPANSION_BYTES);
+				n = end == NULL ? EXPANSION_BYTES : (size_t)(end - rest.at) + 1;
+			}
+			r.text = (struct span){rest.at, n};
+			rest = (struct span){rest.at + n, rest.n - n};
+			buffer_clear(&one);
+			result_put(&one, &r);
+			owe_one(q, m, REPORT_EXPANSION, buffer_span(&one));
+		}
+	}
+	buffer_free(&one);
+}
+
 /* A failure is reported with the whole message but where the sender wants its header alone (RFC 3461 4.3); a copy always
  * is; a message with bytes that only BINARYMIME carries gives its header. */
 static bool holds_whole(const struct qmsg *m, const struct owed *o)
 {
+	if (o->kind == REPORT_EXPANSION)
+		return true;
 	if ((m->e.flags & ENV_BINARY) != 0)
 		return false;
 	return o->kind == REPORT_COPY || (o->kind == REPORT_FAILURE && m->e.ret != RET_HDRS);
@@ -133,6 +159,7 @@ static struct span kind_name(uint32_t kind)
 	case REPORT_DELAY: return SPAN_LIT("delayed");
 	case REPORT_SUCCESS: return SPAN_LIT("success");
 	case REPORT_COPY: return SPAN_LIT("copy");
+	case REPORT_EXPANSION: return SPAN_LIT("expansion");
 	case REPORT_FAILURE: break;
 	}
 	return SPAN_LIT("failure");

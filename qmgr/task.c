@@ -100,7 +100,8 @@ static void put_envelope(const struct qmgr *q, struct buffer *b, const struct ta
 	for (size_t i = 0; e.rcpts != NULL && i < t->n; i++) {
 		const struct qrcpt *r = &t->m->rcpts[t->indexes[i]];
 		struct span address = local ? stamped(q, r->address, &arena) : r->address;
-		e.rcpts[e.rcpts_n++] = (struct envelope_rcpt){.address = address, .notify = r->notify, .orcpt = r->orcpt};
+		e.rcpts[e.rcpts_n++] = (struct envelope_rcpt){
+			.address = address, .notify = r->notify | (r->plain ? RCPT_PLAIN : 0u), .orcpt = r->orcpt};
 	}
 	if (e.rcpts == NULL || arena.failed)
 		b->failed = true;

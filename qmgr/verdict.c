@@ -8,6 +8,7 @@ static const char *status_word(uint32_t outcome)
 	switch (outcome) {
 	case OUTCOME_SENT: case OUTCOME_PASSED: return "sent";
 	case OUTCOME_FAILED: return "bounced";
+	case OUTCOME_EXPANDED: return "expanded";
 	default: return "deferred";
 	}
 }
@@ -21,7 +22,10 @@ static void log_result(struct qmgr *q, const struct qmsg *m, const struct result
 	if (ms < total_ms)
 		ms = total_ms;
 	buffer_printf(&delay, "%lld.%02lld", (long long)(ms / 1000), (long long)(ms % 1000 / 10));
-	buffer_printf(&status, "%s (%.*s)", status_word(r->outcome), SPAN_ARG(r->text));
+	if (r->outcome == OUTCOME_EXPANDED)
+		buffer_printf(&status, "expanded (it goes on to %u address%s)", r->code, r->code == 1 ? "" : "es");
+	else
+		buffer_printf(&status, "%s (%.*s)", status_word(r->outcome), SPAN_ARG(r->text));
 	LOG(&q->proc.log, delivered, qid_span(&m->id), F("to", m->rcpts[r->index].address), F("from", m->e.sender),
 		F("relay", r->peer.n > 0 ? r->peer : SPAN_LIT("none")), F("delay", buffer_span(&delay)),
 		F("dsn", r->enhanced.n > 0 ? r->enhanced : r->outcome == OUTCOME_FAILED ? SPAN_LIT("5.0.0") : r->outcome == OUTCOME_DEFERRED ? SPAN_LIT("4.0.0") : SPAN_LIT("2.0.0")),
@@ -32,8 +36,8 @@ static void log_result(struct qmgr *q, const struct qmsg *m, const struct result
 
 /* The verdict's results by what follows from them. */
 struct sorted {
-	struct buffer closed, failed, success, badmail;
-	bool delivered, down;
+	struct buffer closed, failed, success, badmail, expanded;
+	bool delivered, down, plain;
 };
 
 static void sort_sent(struct qmsg *m, const struct result *r, struct sorted *out)
@@ -57,11 +61,42 @@ static void sort_failed(struct qmsg *m, const struct result *r, struct sorted *o
 		result_put(&out->failed, r);
 }
 
+/* RFC 3461 5.2.7.2: an alias for one address is as a relay, for several "expanded" is said where success is asked for. */
+static void sort_expanded(struct qmsg *m, const struct result *r, struct sorted *out)
+{
+	bool list = r->code != 1 || r->peer.n > 0;
+	result_put(&out->expanded, r);
+	if (list && (m->rcpts[r->index].notify & NOTIFY_SUCCESS) != 0 && m->e.sender.n > 0) {
+		struct result said = *r;
+		said.text = SPAN_LIT("it goes on to the addresses of a list");
+		said.peer = (struct span){"", 0};
+		said.code = 0;
+		result_put(&out->success, &said);
+	}
+	out->delivered = true;
+}
+
+static void sort_plain(struct qmgr *q, struct qrcpt *r, struct sorted *out)
+{
+	dest_release(q, r->dest);
+	r->dest = NULL;
+	r->plain = true;
+	r->state = RCPT_DUE;
+	out->plain = out->delivered = true;
+}
+
 static void sort_result(struct qmgr *q, struct qmsg *m, const struct result *r, struct sorted *out, int64_t total_ms)
 {
 	struct qrcpt *rcpt = &m->rcpts[r->index];
-	log_result(q, m, r, total_ms);
+	if (r->outcome != OUTCOME_PLAIN)
+		log_result(q, m, r, total_ms);
 	switch (r->outcome) {
+	case OUTCOME_EXPANDED:
+		sort_expanded(m, r, out);
+		break;
+	case OUTCOME_PLAIN:
+		sort_plain(q, rcpt, out);
+		break;
 	case OUTCOME_SENT:
 	case OUTCOME_PASSED:
 		sort_sent(m, r, out);
@@ -107,6 +142,8 @@ static void send_to_badmail(struct qmgr *q, struct qmsg *m, struct span results)
 static void apply(struct qmgr *q, struct qmsg *m, const struct sorted *s)
 {
 	close_results(q, m, buffer_span(&s->closed));
+	if (s->expanded.n > 0)
+		report_expand(q, m, buffer_span(&s->expanded));
 	if (s->failed.n > 0)
 		report_owe(q, m, REPORT_FAILURE, buffer_span(&s->failed));
 	if (s->success.n > 0)
@@ -138,6 +175,7 @@ static void init_sorted(struct sorted *s)
 	buffer_init(&s->failed, 4 * 1024 * 1024);
 	buffer_init(&s->success, 4 * 1024 * 1024);
 	buffer_init(&s->badmail, 4 * 1024 * 1024);
+	buffer_init(&s->expanded, 4 * 1024 * 1024);
 }
 
 static void free_sorted(struct sorted *s)
@@ -146,6 +184,7 @@ static void free_sorted(struct sorted *s)
 	buffer_free(&s->failed);
 	buffer_free(&s->success);
 	buffer_free(&s->badmail);
+	buffer_free(&s->expanded);
 }
 
 static void unsaid_is_deferred(struct task *t)
@@ -186,6 +225,8 @@ void verdict_apply(struct qmgr *q, struct channel *ch, struct task *t, const str
 		note_destination(q, t, v, &s, reason);
 	fates_confirm(q, ch, v->delivery);
 	task_end(q, t);
+	if (s.plain)
+		msg_go_on(q, m);
 	m->tasks--;
 	msg_settle(q, m);
 	free_sorted(&s);

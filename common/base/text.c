@@ -145,7 +145,8 @@ void complain(struct complaint *c, const char *file, unsigned line, const char *
 {
 	va_list args;
 	va_start(args, format);
-	(void)snprintf(c->file, sizeof c->file, "%s", file == NULL ? "" : file);
+	if (file != c->file)
+		(void)snprintf(c->file, sizeof c->file, "%s", file == NULL ? "" : file);
 	c->line = line;
 	(void)vsnprintf(c->reason, sizeof c->reason, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
 	va_end(args);

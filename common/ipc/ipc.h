@@ -7,12 +7,12 @@
 
 /* Roles, one bit each: the matrix of messages.def is made of them. */
 #define ROLES(X) X(MASTER, 0) X(FRONT, 1) X(SMTPD, 2) X(CLEANUP, 3) X(QMGR, 4) X(MOVER, 5) X(SMTP, 6) X(DROP, 7) \
-	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13) X(LOCAL, 14) X(DELIVER, 15)
+	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13) X(LOCAL, 14) X(DELIVER, 15) X(MAPS, 16)
 enum role {
 #define ROLE(name, bit) R_##name = 1 << bit,
 	ROLES(ROLE)
 #undef ROLE
-	R_ANY = 0xfffe, /* all but master */
+	R_ANY = 0x1fffe, /* all but master */
 };
 const char *role_name(enum role r); /* "smtpd" */
 
@@ -58,6 +58,22 @@ enum {
 	IPC_FDS = 16,
 };
 
+/* What maps is asked (map_query), and what it says (map_answer). */
+enum map_question {
+	ASK_EXPANSION,  /* where does mail for this address of our own go on to? */
+	ASK_RECIPIENT,  /* does this address of our own exist? */
+	ASK_RELAY,      /* does this address of a remote domain exist? */
+};
+enum map_answered { ANSWER_NONE, ANSWER_FOUND /* RECIPIENT, RELAY: it exists */, ANSWER_ADDRESSES, ANSWER_ALIAS /* aliases(5) */, ANSWER_FAILED };
+
+/* What runs as whom: of run_as. */
+enum run_kind {
+	RUN_USER,    /* as the recipient: .forward, the mailbox */
+	RUN_FORWARD, /* as the recipient, .forward only: RUN_GO_ON where the mailbox gets it (too) */
+	RUN_MAILBOX, /* as the recipient, the mailbox only */
+	RUN_ALIAS,   /* as alias_user: commands, files and lists of an alias */
+};
+enum { RUN_GO_ON = 100 /* exit status */, RUN_ADDRESSES = 256 * 1024 /* bytes of the file with addresses; it ends with its first NUL */ };
 /* How a local delivery's process ended: of ran. */
 enum run_end { RUN_EXITED, RUN_SIGNAL, RUN_LATE, RUN_NOT };
 

@@ -124,3 +124,12 @@ bool header_next(struct span *rest, struct header_field *f)
 	advance(rest, n);
 	return true;
 }
+
+bool header_has_delivered_to(struct span content, struct span recipient)
+{
+	struct header_field f;
+	while (header_next(&content, &f))
+		if (span_case_is(f.name, "Delivered-To") && span_case_eq(span_trim(f.body), recipient))
+			return true;
+	return false;
+}

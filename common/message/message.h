@@ -35,6 +35,9 @@ bool header_next(struct span *rest, struct header_field *f);
  * address list (RFC 5322 3.4, groups included).  0, or EINVAL when a piece is no address. */
 int header_addresses(struct span body, int (*take)(void *context, struct span mailbox), void *context);
 
+/* Does a Delivered-To field name this recipient?  The message has been here before. */
+bool header_has_delivered_to(struct span content, struct span recipient);
+
 /* What becomes of addresses in the header of a message's first hop (MISSION D5, E1). */
 struct rewrite {
 	const char *default_domain; /* for addresses without a domain */

@@ -365,7 +365,41 @@ static bool delivers_somewhere(const struct config *c, bool (*so)(const struct d
 
 bool config_runs_deliveries(const struct config *c)
 {
-	return delivers_somewhere(c, runs_as_user);
+	if (delivers_somewhere(c, runs_as_user))
+		return true;
+	for (size_t i = 0; i < c->servers_n; i++) {
+		if (local_is_expanded(&c->servers[i].p.local))
+			return true;
+		for (size_t k = 0; k < c->servers[i].domains_n; k++)
+			if (local_is_expanded(local_of(&c->servers[i], &c->servers[i].domains[k])))
+				return true;
+	}
+	return false;
+}
+
+bool local_is_expanded(const struct local_params *p)
+{
+	return p->virtual_alias_maps[0] != '\0' || p->alias_maps[0] != '\0' || p->catch_all[0] != '\0';
+}
+
+static bool local_asks_maps(const struct local_params *p)
+{
+	struct delivery how;
+	bool users = p->recipient_check == 1 && delivery_parse(span_of(p->local_delivery), &how) == 0 && runs_as_user(&how);
+	return users || local_is_expanded(p) || p->local_recipient_maps[0] != '\0';
+}
+
+bool config_uses_maps(const struct config *c)
+{
+	for (size_t i = 0; i < c->servers_n; i++) {
+		const struct server *s = &c->servers[i];
+		if (local_asks_maps(&s->p.local) || s->p.out.relay_recipient_maps[0] != '\0')
+			return true;
+		for (size_t k = 0; k < s->domains_n; k++)
+			if (local_asks_maps(local_of(s, &s->domains[k])) || outbound_of(s, &s->domains[k])->relay_recipient_maps[0] != '\0')
+				return true;
+	}
+	return false;
 }
 
 bool config_uses_unix_lmtp(const struct config *c)

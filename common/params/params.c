@@ -132,6 +132,15 @@ static bool text_is_printable(struct span s)
 	return true;
 }
 
+static bool maps_are_valid(struct span text)
+{
+	struct span spec;
+	bool bad = false;
+	while (map_spec_next(&text, &spec, &bad))
+		;
+	return !bad;
+}
+
 static bool listen_is_valid(struct span text)
 {
 	struct endpoint e;
@@ -191,6 +200,8 @@ static const char *text_fault(enum param_kind kind, struct span text)
 		return nexthops_are_valid(text) ? NULL : "write [ADDR], [NAME] or NAME, each with :PORT if wanted, several (at most 20) with commas, | between equals";
 	case KIND_DELIVERY:
 		return delivery_parse(text, &(struct delivery){0}) == 0 ? NULL : "write drop, maildir, mbox, lmtp:[HOST]:PORT, lmtp:unix:/PATH or pipe:COMMAND";
+	case KIND_MAPS:
+		return maps_are_valid(text) ? NULL : "write TYPE:FILE with an absolute FILE, several with commas; types: hash btree cdb regexp pcre odbc; or inline:{ key = value, ... }";
 	case KIND_ADDRESS:
 		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:
@@ -229,8 +240,9 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 		error = check_word(row, s, &number, why);
 		break;
 	case KIND_TEXT: case KIND_PATH: case KIND_HOSTNAME: case KIND_LISTEN:
-	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: {
-		const char *fault = text_fault(row->kind, s);
+	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: case KIND_MAPS: {
+		bool unset = row->kind == KIND_NAMES && s.n == 0 && row->standard[0] == '\0';
+		const char *fault = unset ? NULL : text_fault(row->kind, s);
 		if (fault != NULL) {
 			complain(why, why->file, why->line, "%s: '%.*s': %s", row->name, SPAN_ARG(s), fault);
 			return EINVAL;

@@ -12,10 +12,10 @@
 enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
 /* TIME_LIMIT: a time that may be "unlimited". */
 enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
-	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY };
+	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY, KIND_MAPS };
 
 typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORD;
-typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY;
+typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY, *param_MAPS;
 
 /* The rows of one scope become the fields of one struct. */
 #define PARAM(scope, kind, name, ...) scope(kind, name)
@@ -201,6 +201,13 @@ struct delivery {
 	struct span argument; /* the command of DELIVERY_PIPE; of DELIVERY_LMTP a next hop or unix:PATH */
 };
 MUST_CHECK int delivery_parse(struct span text, struct delivery *out);
+/* Each "TYPE:NAME" of a MAPS text; inline:{...} may hold blanks and commas.  False at the end or (with *bad) at a bad one. */
+bool map_spec_next(struct span *rest, struct span *out, bool *bad);
+/* Does mail for this local domain pass local first, because aliases or a catch-all may lead it elsewhere? */
+bool local_is_expanded(const struct local_params *p);
+/* Is there anything that the maps process is asked? */
+bool config_uses_maps(const struct config *c);
+
 /* The parameters that hold for mail to a local domain; domain NULL, or an alias: the server's. */
 const struct local_params *local_of(const struct server *s, const struct domain *d);
 /* Does any server or domain deliver as users of this machine? */

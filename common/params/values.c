@@ -359,3 +359,44 @@ int config_ports(const struct config *c, struct port_list *l)
 	}
 	return error;
 }
+
+/* ---- maps ---- */
+
+static const char *const map_types[] = {"hash", "btree", "cdb", "regexp", "pcre", "odbc", "inline"};
+
+static size_t spec_length(struct span text)
+{
+	size_t n = 0;
+	int depth = 0;
+	while (n < text.n && (depth > 0 || (text.at[n] != ' ' && text.at[n] != '\t' && text.at[n] != ','))) {
+		depth += text.at[n] == '{' ? 1 : text.at[n] == '}' ? -1 : 0;
+		n++;
+	}
+	return depth == 0 ? n : SIZE_MAX;
+}
+
+bool map_spec_next(struct span *rest, struct span *out, bool *bad)
+{
+	*bad = false;
+	while (rest->n > 0 && (rest->at[0] == ' ' || rest->at[0] == '\t' || rest->at[0] == ',')) {
+		rest->at++;
+		rest->n--;
+	}
+	if (rest->n == 0)
+		return false;
+	size_t n = spec_length(*rest), i = 0;
+	*bad = true;
+	if (n == SIZE_MAX)
+		return false;
+	*out = (struct span){rest->at, n};
+	struct span name = *out, type = span_until(&name, ':');
+	while (i < COUNT_OF(map_types) && !span_is(type, map_types[i]))
+		i++;
+	bool is_inline = span_is(type, "inline");
+	if (i == COUNT_OF(map_types) || name.n < 2 || name.at[0] != (is_inline ? '{' : '/') || (is_inline && name.at[name.n - 1] != '}'))
+		return false;
+	rest->at += n;
+	rest->n -= n;
+	*bad = false;
+	return true;
+}

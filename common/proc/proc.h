@@ -91,6 +91,11 @@ MUST_CHECK int confine_paths(const struct path_rule *paths, size_t n, const stru
 #define CHILD_ACTION "POSTHORN_ACTION"
 #define CHILD_TARGET "POSTHORN_TARGET"
 #define CHILD_QUOTA "POSTHORN_QUOTA"
+#define CHILD_FORWARD "POSTHORN_FORWARD" /* first: .forward, then the mailbox; only; no: the mailbox */
+#define CHILD_MAPS "POSTHORN_MAPS"       /* alias_maps, for expand */
+#define CHILD_DELIMITER "POSTHORN_DELIMITER"
+#define CHILD_NAME "POSTHORN_NAME"       /* %u, where the user is mailbox_user; else empty */
+#define CHILD_OWNER "POSTHORN_OWNER"     /* whose maps may name commands and files, beside root */
 
 int proc_default_uid(const char *owner, const char *suffix, uid_t *uid, gid_t *gid);
 

@@ -68,7 +68,7 @@ static int take_rcpt_field(struct envelope *e, enum tag tag, struct span value)
 		r->orcpt = value;
 		return 0;
 	}
-	if (!number(value, &n))
+	if (!number(value, &n) || n >= 2 * RCPT_PLAIN)
 		return EBADMSG;
 	r->notify = (unsigned)n;
 	return 0;

@@ -33,9 +33,10 @@ enum envelope_flag {
 	ENV_REPORT = 32,    /* made by bounce */
 	ENV_HELD = 64,
 };
+enum { RCPT_PLAIN = 16 /* beside dsn_notify bits: an alias led to its own name, it is not looked for again */ };
 struct envelope_rcpt {
 	struct span address; /* local@domain */
-	unsigned notify;     /* dsn_notify bits, 0: not said */
+	unsigned notify;     /* dsn_notify bits, 0: not said; RCPT_PLAIN */
 	struct span orcpt;
 };
 struct envelope {
@@ -135,9 +136,12 @@ MUST_CHECK int segment_scan_end(int dir_fd, uint64_t seq, uint64_t *end, uint64_
 /* ---- fates ---- */
 enum fate_kind { FATE_CLOSED = 1, FATE_OWED = 2, FATE_REPORTED = 3, FATE_MOVED = 4, FATE_GONE = 5, FATE_HELD = 6, FATE_RELEASED = 7 };
 enum fate_outcome { OUTCOME_SENT = 1, OUTCOME_FAILED = 2, OUTCOME_DEFERRED = 3, OUTCOME_REMOVED = 4,
-	OUTCOME_PASSED = 5 /* sent to a peer that will report itself (RFC 3461 5.2.1) */ };
+	OUTCOME_PASSED = 5, /* sent to a peer that will report itself (RFC 3461 5.2.1) */
+	OUTCOME_EXPANDED = 6, /* it goes on to other addresses: text holds them, a line each, code how many, peer whom reports go to */
+	OUTCOME_PLAIN = 7 };  /* no alias: it is delivered as its domain says (never in a fate) */
 enum fate_report { REPORT_FAILURE = 1, REPORT_DELAY = 2, REPORT_SUCCESS = 3,
-	REPORT_COPY = 4 /* of a report of failure, for ndr_copy_to */ };
+	REPORT_COPY = 4, /* of a report of failure, for ndr_copy_to */
+	REPORT_EXPANSION = 5 /* the message itself, to the addresses that an alias leads to */ };
 /* What a report holds of its original: in the message that asks for it, or in the original's body file. */
 enum report_original { ORIGINAL_HEADER, ORIGINAL_WHOLE, ORIGINAL_FILE };
 /* What became of one recipient. */

@@ -102,7 +102,9 @@ static void cmd_MAIL(struct session *s, struct span args)
 
 static void cmd_RCPT(struct session *s, struct span args)
 {
-	session_reply(s, mail_recipient(s, args), no_detail);
+	enum reply r = mail_recipient(s, args);
+	if (r != REPLY_COUNT)
+		session_reply(s, r, no_detail);
 }
 
 static void cmd_DATA(struct session *s, struct span args)

@@ -68,6 +68,15 @@ static int grow_recipients(struct transaction *t)
 	return 0;
 }
 
+enum reply mail_take_recipient(struct session *s)
+{
+	struct transaction *t = s->t;
+	const struct envelope_rcpt *e = &t->rcpts[t->rcpts_n++];
+	t->rcpts_bytes += e->address.n + e->orcpt.n + 32;
+	s->phase = PHASE_RCPT;
+	return REPLY_RCPT_OK;
+}
+
 static enum reply refuse_relay(struct session *s, const struct rcpt_args *r)
 {
 	struct span rcpt = {r->recipient.local.at, r->recipient.local.n + 1 + r->recipient.domain.n};
@@ -99,8 +108,5 @@ enum reply mail_recipient(struct session *s, struct span args)
 	copy_address(&e->address, &t->arena, &r.recipient, server->p.default_domain);
 	if (t->arena.failed)
 		return REPLY_NO_STORAGE;
-	t->rcpts_n++;
-	t->rcpts_bytes += bytes;
-	s->phase = PHASE_RCPT;
-	return REPLY_RCPT_OK;
+	return check_is_needed(server, &route) ? check_begin(s, &route) : mail_take_recipient(s);
 }

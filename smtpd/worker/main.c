@@ -41,6 +41,11 @@ static void peer_gone(struct channel *c, int reason)
 		w->front = NULL;
 		return;
 	}
+	if (c == w->maps) {
+		w->maps = NULL;
+		check_maps_gone(w);
+		return;
+	}
 	struct worker_server *s = &w->servers[c->server];
 	if (s->cleanup == c)
 		s->cleanup = NULL;
@@ -52,14 +57,14 @@ static void peer_gone(struct channel *c, int reason)
 
 static const struct channel_owner owner = {
 	.handlers = {[MSG_session_open] = on_session_open, [MSG_submitted] = submit_on_submitted,
-		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done},
+		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = check_on_answer},
 	.gone = peer_gone,
 };
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct worker *w = p->program;
-	if (role != R_FRONT && server >= p->config.servers_n) {
+	if (role != R_FRONT && role != R_MAPS && server >= p->config.servers_n) {
 		(void)close(fd);
 		return;
 	}
@@ -69,7 +74,7 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	c->instance = instance;
 	c->server = server;
 	c->pid = pid;
-	struct channel **place = role == R_FRONT ? &w->front : role == R_CLEANUP ? &w->servers[server].cleanup : &w->servers[server].mover;
+	struct channel **place = role == R_FRONT ? &w->front : role == R_MAPS ? &w->maps : role == R_CLEANUP ? &w->servers[server].cleanup : &w->servers[server].mover;
 	struct channel *old = *place;
 	if (old != NULL) /* its successor came before the word that it is gone */
 		peer_gone(old, 0);

@@ -135,6 +135,7 @@ static void drop_input(struct session *s)
 void session_free(struct session *s)
 {
 	struct worker *w = s->worker;
+	check_forget(s);
 	session_reset(s);
 	list_remove(s);
 	if (s->readable != NULL)
@@ -221,6 +222,7 @@ static size_t use_input(struct session *s, struct span in)
 			n = chunk_take(s, rest);
 			break;
 		case ST_HANDSHAKE:
+		case ST_ASKING:
 		case ST_COMMITTING:
 		case ST_CLOSING:
 		case ST_COUNT:
@@ -255,7 +257,7 @@ void session_run(struct session *s)
 	if (s->out.n == 0)
 		buffer_free(&s->out);
 	/* not read: while an answer of ours is due, input is full, or the mover has no room for more */
-	bool pause = s->in.n >= INPUT_LIMIT / 2 || s->out.n >= OUTPUT_LIMIT / 2 || (s->state == ST_COMMITTING && s->in.n > 0) ||
+	bool pause = s->in.n >= INPUT_LIMIT / 2 || s->out.n >= OUTPUT_LIMIT / 2 || ((s->state == ST_COMMITTING || s->state == ST_ASKING) && s->in.n > 0) ||
 		(s->t != NULL && s->t->in_file && s->t->content.n > 2 * IPC_INLINE);
 	if (pause != s->paused) {
 		s->paused = pause;
@@ -268,7 +270,7 @@ void session_run(struct session *s)
 
 static void expire(struct session *s)
 {
-	if (s->state == ST_COMMITTING) { /* our own delay is not the client's */
+	if (s->state == ST_COMMITTING || s->state == ST_ASKING) { /* our own delay is not the client's */
 		session_arm(s);
 		return;
 	}

@@ -24,7 +24,7 @@ enum {
 };
 
 /* What a session waits for; limits: connection_timeout but where said. */
-#define STATES(X) X(HANDSHAKE) X(COMMAND) X(BODY) X(CHUNK) X(COMMITTING) X(CLOSING)
+#define STATES(X) X(HANDSHAKE) X(COMMAND) X(ASKING) X(BODY) X(CHUNK) X(COMMITTING) X(CLOSING)
 enum session_state {
 #define STATE(name) ST_##name,
 	STATES(STATE)
@@ -68,10 +68,11 @@ struct session {
 	struct transaction *t;
 	uint64_t session_bytes;
 	uint32_t errors, junk, messages;
+	uint64_t asked;          /* ST_ASKING: the question's number */
 	int64_t deadline_ms;
 	uint64_t progress;       /* body bytes since the deadline was set */
 	struct session *older, *newer; /* the server's list by deadline */
-	struct session *next_hash;     /* waiting for an answer under its transaction's id */
+	struct session *next_hash;     /* waiting for an answer under its transaction's id; ST_ASKING: in the worker's list */
 };
 
 struct worker_server {
@@ -85,7 +86,9 @@ struct worker_server {
 enum { WAIT_BUCKETS = 1024 };
 struct worker {
 	struct process proc;
-	struct channel *front;
+	struct channel *front, *maps;
+	struct session *asking;        /* for an answer of maps */
+	uint64_t questions;
 	struct worker_server *servers;
 	struct qid_maker ids;
 	struct session *waiting[WAIT_BUCKETS]; /* by id: for an answer of cleanup or mover */
@@ -120,7 +123,14 @@ void session_start_tls(struct session *s);
 void command_run(struct session *s, struct span line);
 /* mail.c */
 enum reply mail_begin(struct session *s, struct span args);
-enum reply mail_recipient(struct session *s, struct span args);
+enum reply mail_recipient(struct session *s, struct span args); /* REPLY_COUNT: said when maps has answered */
+enum reply mail_take_recipient(struct session *s);              /* the one that was parsed last */
+/* check.c: does a recipient exist? */
+bool check_is_needed(const struct server *server, const struct route *r);
+enum reply check_begin(struct session *s, const struct route *r);
+int check_on_answer(struct channel *c, struct message *m);
+void check_forget(struct session *s);    /* ends its question, if there is one */
+void check_maps_gone(struct worker *w);
 /* body.c */
 size_t body_take(struct session *s, struct span in);  /* ST_BODY */
 size_t chunk_take(struct session *s, struct span in); /* ST_CHUNK */

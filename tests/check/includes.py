@@ -5,7 +5,7 @@ import pathlib
 import re
 import sys
 
-ORDER = ["base", "smtp", "message", "params", "ipc", "log", "proc", "dns", "tls", "queuefile", "lookup", "route", "schedule"]
+ORDER = ["base", "smtp", "message", "params", "ipc", "log", "proc", "dns", "tls", "queuefile", "map", "lookup", "route", "schedule"]
 MAY = {"queuefile": {"base", "smtp"}, "dns": {"base"}, "tls": {"base"}, "message": {"base", "smtp"}, "ipc": {"base"}}
 tree = pathlib.Path(__file__).resolve().parents[2]
 bad = []

@@ -17,7 +17,10 @@ enum cleanup_mood { CLEANUP_ANSWERS, CLEANUP_HOLDS };
 
 static struct side {
 	struct worker worker;
-	struct channel *cleanup, *mover, *front;  /* the far ends */
+	struct channel *cleanup, *mover, *front, *maps;  /* the far ends */
+	uint64_t question;               /* the last that maps was asked */
+	unsigned asked, answered;
+	char about[900];
 	enum cleanup_mood mood;
 	uint32_t status;                 /* of cleanup's answers */
 	uint32_t body_status;            /* of mover's */
@@ -139,9 +142,18 @@ static int on_session_closed(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_map_query(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, map_query, query);
+	side.question = query.serial;
+	side.asked++;
+	(void)snprintf(side.about, sizeof side.about, "%s %.*s", query.question == ASK_RELAY ? "relay" : "recipient", SPAN_ARG(query.address));
+	return 0;
+}
+
 static void far_gone(struct channel *c, int reason)
 {
-	struct channel **far[] = {&side.cleanup, &side.mover, &side.front};
+	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps};
 	(void)reason;
 	for (size_t i = 0; i < COUNT_OF(far); i++)
 		if (*far[i] == c)
@@ -150,7 +162,8 @@ static void far_gone(struct channel *c, int reason)
 
 static const struct channel_owner far_owner = {
 	.handlers = {[MSG_submit] = on_submit, [MSG_submit_part] = on_part, [MSG_body_begin] = on_body_begin, [MSG_body_data] = on_body_data,
-		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed},
+		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed,
+		[MSG_map_query] = on_map_query},
 	.gone = far_gone,
 };
 
@@ -160,6 +173,10 @@ static void near_gone(struct channel *c, int reason)
 	(void)reason;
 	if (side.worker.front == c)
 		side.worker.front = NULL;
+	if (side.worker.maps == c) {
+		side.worker.maps = NULL;
+		check_maps_gone(&side.worker);
+	}
 	if (s->cleanup == c)
 		s->cleanup = NULL;
 	if (s->mover == c) {
@@ -169,7 +186,8 @@ static void near_gone(struct channel *c, int reason)
 }
 
 static const struct channel_owner near_owner = {
-	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done},
+	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done,
+		[MSG_map_answer] = check_on_answer},
 	.gone = near_gone,
 };
 
@@ -200,6 +218,7 @@ static void begin(struct replay *r)
 	w->servers[0].cleanup = link_to(r, R_CLEANUP, &side.cleanup);
 	w->servers[0].mover = link_to(r, R_MOVER, &side.mover);
 	w->front = link_to(r, R_FRONT, &side.front);
+	w->maps = link_to(r, R_MAPS, &side.maps);
 }
 
 static void after(struct replay *r)
@@ -287,6 +306,30 @@ static void run_mover(struct replay *r, struct span args)
 		side.mover = NULL;
 	} else {
 		replay_fail(r, "what does mover do?");
+	}
+	replay_settle(r);
+}
+
+/* maps is asked QUESTION ADDRESS | says yes|no|failed | dies */
+static void run_maps(struct replay *r, struct span args)
+{
+	static const char *const words[] = {[ANSWER_NONE] = "no", [ANSWER_FOUND] = "yes", [ANSWER_FAILED] = "failed"};
+	struct span what = span_word(&args, " ");
+	replay_settle(r);
+	if (span_is(what, "dies")) {
+		channel_close(side.maps);
+		side.maps = NULL;
+	} else if (span_is(what, "asked")) {
+		if (side.asked != side.answered + 1 || !span_is(span_trim(args), side.about))
+			replay_fail(r, "%u questions more than answers, the last one: %s", side.asked - side.answered, side.about);
+	} else {
+		uint32_t status = 0;
+		while (status < COUNT_OF(words) && (words[status] == NULL || !span_is(span_trim(args), words[status])))
+			status++;
+		if (status == COUNT_OF(words))
+			replay_fail(r, "what does maps say?");
+		side.answered = side.asked;
+		send_map_answer(side.maps, (struct msg_map_answer){.serial = side.question, .status = status}, -1);
 	}
 	replay_settle(r);
 }
@@ -392,7 +435,7 @@ static void run_sessions(struct replay *r, struct span args)
 }
 
 static const struct replay_verb verbs[] = {
-	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover},
+	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
 	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
 };
