@@ -186,6 +186,8 @@ static int read_rules(struct rules *r, struct span text, bool perl, const char *
 			continue;
 		if (logical.n > 0)
 			error = add_rule(r, buffer_span(&logical), at, perl, reason, sizeof reason);
+		if (error != 0)
+			break;
 		buffer_clear(&logical);
 		buffer_put_span(&logical, trimmed);
 		at = line;

@@ -1,8 +1,6 @@
 /* Recipients that do not exist are refused at the door: nothing is returned to a sender who may be forged (MISSION E5). */
 #include "worker.h"
 
-#include <stdio.h>
-
 bool check_is_needed(const struct server *server, const struct route *r)
 {
 	struct delivery how;
@@ -16,23 +14,32 @@ bool check_is_needed(const struct server *server, const struct route *r)
 	return p->mailbox_user[0] == '\0' && delivery_parse(span_of(p->local_delivery), &how) == 0 && how.kind != DELIVERY_DROP && how.kind != DELIVERY_LMTP;
 }
 
+static void ask(struct session *s)
+{
+	struct worker *w = s->worker;
+	if (w->maps != NULL)
+		send_map_query(w->maps, (struct msg_map_query){.serial = s->asked, .server = s->server, .question = s->question, .address = s->t->asked_for}, -1);
+}
+
 enum reply check_begin(struct session *s, const struct route *r)
 {
 	struct worker *w = s->worker;
-	const struct server_params *p = session_params(s);
+	struct transaction *t = s->t;
 	struct address a;
-	char text[800];
-	if (w->maps == NULL || address_parse(s->t->rcpts[s->t->rcpts_n].address, ADDRESS_UTF8, &a) != 0)
+	if (address_parse(t->rcpts[t->rcpts_n].address, ADDRESS_UTF8, &a) != 0)
 		return REPLY_RCPT_UNCHECKED;
 	/* an alias domain's addresses are the default domain's */
-	struct span domain = r->reason == ROUTE_BY_ALIAS_DOMAIN ? span_of(p->default_domain) : a.domain;
-	int n = snprintf(text, sizeof text, "%.*s@%.*s", SPAN_ARG(a.local), SPAN_ARG(domain));
+	struct span domain = r->reason == ROUTE_BY_ALIAS_DOMAIN ? span_of(session_params(s)->default_domain) : a.domain;
+	t->asked_for = span_of(arena_printf(&t->arena, "%.*s@%.*s", SPAN_ARG(a.local), SPAN_ARG(domain)));
+	if (t->arena.failed)
+		return REPLY_NO_STORAGE;
 	s->asked = ++w->questions;
+	s->question = r->kind == ROUTE_LOCAL ? ASK_RECIPIENT : ASK_RELAY;
+	s->asked_ms = clock_mono_ms();
 	s->state = ST_ASKING;
 	s->next_hash = w->asking;
 	w->asking = s;
-	send_map_query(w->maps, (struct msg_map_query){.serial = s->asked, .server = s->server,
-		.question = r->kind == ROUTE_LOCAL ? ASK_RECIPIENT : ASK_RELAY, .address = {text, n > 0 && (size_t)n < sizeof text ? (size_t)n : 0}}, -1);
+	ask(s);
 	return REPLY_COUNT;
 }
 
@@ -72,8 +79,19 @@ int check_on_answer(struct channel *c, struct message *m)
 	return 0;
 }
 
-void check_maps_gone(struct worker *w)
+/* A reload replaces maps, a table may be slow: what is asked waits for its answer, within limits. */
+void check_ask_again(struct worker *w)
 {
-	while (w->asking != NULL)
-		say(w->asking, REPLY_RCPT_UNCHECKED);
+	for (struct session *s = w->asking; s != NULL; s = s->next_hash)
+		ask(s);
+}
+
+void check_late(struct worker *w, int64_t now_ms)
+{
+	struct session *next;
+	for (struct session *s = w->asking; s != NULL; s = next) {
+		next = s->next_hash;
+		if (now_ms - s->asked_ms >= ASK_MS)
+			say(s, REPLY_RCPT_UNCHECKED);
+	}
 }

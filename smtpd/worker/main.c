@@ -43,7 +43,6 @@ static void peer_gone(struct channel *c, int reason)
 	}
 	if (c == w->maps) {
 		w->maps = NULL;
-		check_maps_gone(w);
 		return;
 	}
 	struct worker_server *s = &w->servers[c->server];
@@ -82,6 +81,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	*place = c;
 	if (role == R_CLEANUP)
 		submit_all_again(w, server);
+	if (role == R_MAPS)
+		check_ask_again(w);
 }
 
 static void on_grace_over(int fd, short what, void *context)

@@ -285,6 +285,7 @@ void worker_sweep(int fd, short what, void *context)
 	int64_t now = clock_mono_ms();
 	(void)fd;
 	(void)what;
+	check_late(w, now);
 	for (size_t i = 0; i < w->proc.config.servers_n; i++)
 		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left the list */
 		while (w->servers[i].oldest != NULL && w->servers[i].oldest->deadline_ms <= now)

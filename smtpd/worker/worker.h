@@ -19,6 +19,7 @@ enum {
 	INPUT_LIMIT = 256 * 1024,
 	OUTPUT_LIMIT = 256 * 1024,    /* replies that a client does not read */
 	MEMORY_CONTENT = 128 * 1024,  /* larger contents are streamed to a file */
+	ASK_MS = 30000,               /* for maps to say whether a recipient exists */
 	BODY_CREDIT = 8,              /* body_data messages under way */
 	ENVELOPE_LIMIT = 128 * 1024,  /* bytes of a transaction's recipients, whatever recipient_limit says: it travels in one packet */
 };
@@ -44,6 +45,7 @@ struct transaction {
 	struct data_decoder decoder;
 	struct header_walk walk;
 	struct buffer received;
+	struct span asked_for;    /* the address that maps is asked about */
 	int64_t arrived_us;
 	int64_t rewritten_bytes;  /* by which rewriting made the content longer */
 	bool rewritten;
@@ -69,6 +71,8 @@ struct session {
 	uint64_t session_bytes;
 	uint32_t errors, junk, messages;
 	uint64_t asked;          /* ST_ASKING: the question's number */
+	uint32_t question;       /* map_question */
+	int64_t asked_ms;
 	int64_t deadline_ms;
 	uint64_t progress;       /* body bytes since the deadline was set */
 	struct session *older, *newer; /* the server's list by deadline */
@@ -130,7 +134,8 @@ bool check_is_needed(const struct server *server, const struct route *r);
 enum reply check_begin(struct session *s, const struct route *r);
 int check_on_answer(struct channel *c, struct message *m);
 void check_forget(struct session *s);    /* ends its question, if there is one */
-void check_maps_gone(struct worker *w);
+void check_ask_again(struct worker *w);  /* maps is there again */
+void check_late(struct worker *w, int64_t now_ms);
 /* body.c */
 size_t body_take(struct session *s, struct span in);  /* ST_BODY */
 size_t chunk_take(struct session *s, struct span in); /* ST_CHUNK */

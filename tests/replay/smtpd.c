@@ -173,10 +173,8 @@ static void near_gone(struct channel *c, int reason)
 	(void)reason;
 	if (side.worker.front == c)
 		side.worker.front = NULL;
-	if (side.worker.maps == c) {
+	if (side.worker.maps == c)
 		side.worker.maps = NULL;
-		check_maps_gone(&side.worker);
-	}
 	if (s->cleanup == c)
 		s->cleanup = NULL;
 	if (s->mover == c) {
@@ -310,7 +308,7 @@ static void run_mover(struct replay *r, struct span args)
 	replay_settle(r);
 }
 
-/* maps is asked QUESTION ADDRESS | says yes|no|failed | dies */
+/* maps is asked QUESTION ADDRESS | says yes|no|failed | dies | is back */
 static void run_maps(struct replay *r, struct span args)
 {
 	static const char *const words[] = {[ANSWER_NONE] = "no", [ANSWER_FOUND] = "yes", [ANSWER_FAILED] = "failed"};
@@ -319,6 +317,10 @@ static void run_maps(struct replay *r, struct span args)
 	if (span_is(what, "dies")) {
 		channel_close(side.maps);
 		side.maps = NULL;
+	} else if (span_is(what, "is")) {
+		side.answered = side.asked;
+		side.worker.maps = link_to(r, R_MAPS, &side.maps);
+		check_ask_again(&side.worker);
 	} else if (span_is(what, "asked")) {
 		if (side.asked != side.answered + 1 || !span_is(span_trim(args), side.about))
 			replay_fail(r, "%u questions more than answers, the last one: %s", side.asked - side.answered, side.about);
