@@ -87,7 +87,11 @@ static int collect(struct maps *m)
 	int error = 0;
 	for (size_t i = 0; i < m->proc.config.servers_n && error == 0; i++) {
 		const struct server *s = &m->proc.config.servers[i];
+		const char *const texts[] = {s->p.client_access_maps, s->p.sender_access_maps, s->p.recipient_access_maps, s->p.canonical_maps,
+			s->p.sender_canonical_maps, s->p.recipient_canonical_maps, s->p.header_checks};
 		error = add_local(m, &s->p.local);
+		for (size_t k = 0; k < COUNT_OF(texts) && error == 0; k++)
+			error = add_sources(m, texts[k]);
 		if (error == 0)
 			error = add_sources(m, s->p.out.relay_recipient_maps);
 		for (size_t k = 0; k < s->domains_n && error == 0; k++) {

@@ -11,7 +11,7 @@
 #define EVENTS_FILE "maps/events.def"
 #include "log/events.h"
 
-enum { STEPS_MOST = 200, ASK_LIMIT_S = 20, COMPLAIN_AGAIN_MS = 60000 };
+enum { STEPS_MOST = 20000, ASK_LIMIT_S = 20, COMPLAIN_AGAIN_MS = 60000, FIELDS_MOST = 1000 };
 
 /* One map of the configuration, whoever names it. */
 struct source {
@@ -32,13 +32,25 @@ struct step {
 	enum map_answered answer; /* when it is found */
 	struct span text;         /* of STEP_SAY: the value */
 	const char *param;
+	uint32_t group;           /* of the steps of one group the first that finds something decides */
+};
+/* What a group stands for. */
+struct group {
+	bool canonical;           /* else: an action */
+	bool found;
+	struct span asked, value; /* an address or a field; what was found */
+	const char *field;        /* canonical, of a header: where its field begins */
 };
 struct query {
 	struct channel *channel; /* NULL: gone */
 	uint64_t serial;
 	struct arena arena;
-	struct step steps[STEPS_MOST];
-	size_t n, at;
+	struct step *steps;
+	size_t n, size, at;
+	struct group *groups;     /* of ASK_CLIENT and later */
+	size_t groups_n, groups_size;
+	enum map_question question;
+	struct span asked;        /* the header, the sender or recipient */
 	enum map_answered answer;
 	bool list, asking_owner; /* an owner- alias stands beside it */
 	struct buffer value;
@@ -64,6 +76,12 @@ void query_forget(struct maps *m, const struct channel *ch);
 void plan_expansion(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
 void plan_recipient(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
 void plan_relay(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
+void plan_client(struct maps *m, struct query *q, struct span address);
+void plan_sender(struct maps *m, struct query *q, struct span address);
+void plan_recipient_access(struct maps *m, struct query *q, struct span address);
+void plan_header(struct maps *m, struct query *q, struct span header);
+/* screen.c: what was found, as an answer */
+void screen_answer(struct query *q, struct buffer *action, struct buffer *changed);
 void plan_owner(struct maps *m, struct query *q, const struct step *found);
 /* helper.c: maps that ask a server, each in a process of its own */
 MUST_CHECK int helper_start(struct maps *m, struct source *s);

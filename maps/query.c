@@ -5,19 +5,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void answer_screened(struct query *q)
+{
+	struct buffer action, changed;
+	buffer_init(&action, 4096);
+	buffer_init(&changed, IPC_PACKET_MAX / 2);
+	if (q->answer != ANSWER_FAILED)
+		screen_answer(q, &action, &changed);
+	if (!buffer_ok(&action) || !buffer_ok(&changed))
+		q->answer = ANSWER_FAILED;
+	send_map_answer(q->channel, (struct msg_map_answer){.serial = q->serial, .status = q->answer, .value = buffer_span(&action), .rule = span_of(q->rule),
+		.address = buffer_span(&changed)}, -1);
+	buffer_free(&action);
+	buffer_free(&changed);
+}
+
 static void finish(struct maps *m, struct query *q)
 {
 	struct query **p = &m->queries;
 	while (*p != q)
 		p = &(*p)->next_all;
 	*p = q->next_all;
-	if (q->channel != NULL) {
+	if (q->channel != NULL && q->question >= ASK_CLIENT) {
+		answer_screened(q);
+	} else if (q->channel != NULL) {
 		struct span value = q->answer == ANSWER_ADDRESSES || q->answer == ANSWER_ALIAS ? buffer_span(&q->value) : (struct span){"", 0};
 		send_map_answer(q->channel, (struct msg_map_answer){.serial = q->serial, .status = q->answer, .list = q->list ? 1 : 0, .value = value,
 			.rule = span_of(q->rule)}, -1);
 	}
 	buffer_free(&q->value);
 	arena_free(&q->arena);
+	free(q->steps);
+	free(q->groups);
 	free(q);
 }
 
@@ -50,6 +69,15 @@ void query_take(struct maps *m, struct query *q, enum map_status s, struct compl
 		(void)snprintf(q->rule, sizeof q->rule, "%s: %s cannot be read", step->param == NULL ? "users" : step->param, step->source == NULL ? "the user table" : step->source->spec);
 		q->at = q->n;
 		q->list = false;
+		return;
+	}
+	if (q->question >= ASK_CLIENT) {
+		struct group *g = &q->groups[step->group];
+		g->found = true;
+		g->value = arena_span(&q->arena, buffer_span(&q->value));
+		buffer_clear(&q->value);
+		while (q->at < q->n && q->steps[q->at].group == step->group)
+			q->at++;
 		return;
 	}
 	if (q->asking_owner) {
@@ -117,30 +145,58 @@ void query_run(struct maps *m, struct query *q)
 	finish(m, q);
 }
 
+static void plan(struct maps *m, struct query *q, struct span asked)
+{
+	struct address a;
+	bool known = q->question < ASK_CLIENT && address_parse(asked, ADDRESS_UTF8, &a) == 0;
+	const struct domain *d = known ? route_section(q->server, a.domain) : NULL;
+	q->asked = arena_span(&q->arena, asked);
+	switch (q->question) {
+	case ASK_EXPANSION:
+		if (known)
+			plan_expansion(m, q, &a, d);
+		break;
+	case ASK_RECIPIENT:
+		if (known)
+			plan_recipient(m, q, &a, d);
+		break;
+	case ASK_RELAY:
+		if (known)
+			plan_relay(m, q, &a, d);
+		break;
+	case ASK_CLIENT:
+		plan_client(m, q, q->asked);
+		break;
+	case ASK_SENDER:
+		plan_sender(m, q, q->asked);
+		break;
+	case ASK_RECIPIENT_ACCESS:
+		plan_recipient_access(m, q, q->asked);
+		break;
+	case ASK_HEADER:
+		plan_header(m, q, q->asked);
+		break;
+	case ASK_COUNT:
+		break;
+	}
+}
+
 int query_on_query(struct channel *ch, struct message *msg)
 {
 	HANDLE(ch, msg, map_query, asked);
 	struct maps *m = ch->program;
-	struct address a;
-	struct query *q = asked.server < m->proc.config.servers_n && asked.question <= ASK_RELAY ? calloc(1, sizeof *q) : NULL;
+	struct query *q = asked.server < m->proc.config.servers_n && asked.question < ASK_COUNT ? calloc(1, sizeof *q) : NULL;
 	if (q == NULL)
 		return EBADMSG;
-	*q = (struct query){.channel = ch, .serial = asked.serial, .server = &m->proc.config.servers[asked.server], .next_all = m->queries};
+	*q = (struct query){.channel = ch, .serial = asked.serial, 
+		.question = (enum map_question)asked.question, .server = &m->proc.config.servers[asked.server], .next_all = m->queries};
 	m->queries = q;
 	buffer_init(&q->value, MAP_VALUE_MOST);
-	if (address_parse(asked.address, ADDRESS_UTF8, &a) == 0) {
-		const struct domain *d = route_section(q->server, a.domain);
-		if (asked.question == ASK_EXPANSION)
-			plan_expansion(m, q, &a, d);
-		else if (asked.question == ASK_RECIPIENT)
-			plan_recipient(m, q, &a, d);
-		else
-			plan_relay(m, q, &a, d);
-	}
-	if (q->arena.failed || q->n == STEPS_MOST) {
+	plan(m, q, asked.address);
+	if (q->arena.failed) {
 		q->n = 0;
 		q->answer = ANSWER_FAILED;
-		(void)snprintf(q->rule, sizeof q->rule, "too many maps");
+		(void)snprintf(q->rule, sizeof q->rule, "too much to look for");
 	}
 	query_run(m, q);
 	return 0;

@@ -114,6 +114,7 @@ int msg_make(struct qmgr *q, const struct record *r, struct span fates, struct q
 		free(m);
 		return error;
 	}
+	m->held = (m->e.flags & ENV_HELD) != 0; /* until a fate says that it was released */
 	struct qmsg **bucket = &q->messages[qid_hash(&m->id) % BUCKETS];
 	m->next_hash = *bucket;
 	*bucket = m;

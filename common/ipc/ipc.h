@@ -63,6 +63,11 @@ enum map_question {
 	ASK_EXPANSION,  /* where does mail for this address of our own go on to? */
 	ASK_RECIPIENT,  /* does this address of our own exist? */
 	ASK_RELAY,      /* does this address of a remote domain exist? */
+	ASK_CLIENT,     /* what becomes of a client of this address? */
+	ASK_SENDER,     /* what becomes of a sender, and what is it known as? */
+	ASK_RECIPIENT_ACCESS,
+	ASK_HEADER,     /* the same for a header, whole */
+	ASK_COUNT
 };
 enum map_answered { ANSWER_NONE, ANSWER_FOUND /* RECIPIENT, RELAY: it exists */, ANSWER_ADDRESSES, ANSWER_ALIAS /* aliases(5) */, ANSWER_FAILED };
 

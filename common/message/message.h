@@ -44,6 +44,9 @@ struct rewrite {
 	const char *masquerade;     /* in From, Sender, Reply-To instead of an own domain; "": nothing is masked */
 	bool (*is_own)(const void *context, struct span domain);
 	const void *context;
+	/* Instead of all that: the address as it shall be, empty: as it is.  NULL: not asked. */
+	struct span (*replace)(void *context, struct span address);
+	void *replace_context;
 };
 /* Appends the field, rewritten where it holds addresses; what can't be read as an address stays as it is. */
 void rewrite_field(struct buffer *out, const struct header_field *f, const struct rewrite *r);

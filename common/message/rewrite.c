@@ -64,6 +64,15 @@ static void put_address(struct buffer *out, struct span s, size_t *copied, const
 {
 	struct span text = address_at(s, p);
 	struct address a;
+	if (r->replace != NULL) {
+		struct span fresh = text.n == 0 ? text : r->replace(r->replace_context, text);
+		if (fresh.n == 0)
+			return;
+		buffer_put(out, s.at + *copied, (size_t)(text.at - s.at) - *copied);
+		buffer_put_span(out, fresh);
+		*copied = (size_t)(text.at - s.at) + text.n;
+		return;
+	}
 	if (text.n == 0 || address_parse(text, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
 		return;
 	bool masked = (kind & FIELD_AUTHORS) != 0 && r->masquerade[0] != '\0' && (a.domain.n == 0 || r->is_own(r->context, a.domain));

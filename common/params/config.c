@@ -389,11 +389,21 @@ static bool local_asks_maps(const struct local_params *p)
 	return users || local_is_expanded(p) || p->local_recipient_maps[0] != '\0';
 }
 
+static bool server_asks_maps(const struct server_params *p)
+{
+	const char *const texts[] = {p->client_access_maps, p->sender_access_maps, p->recipient_access_maps, p->canonical_maps,
+		p->sender_canonical_maps, p->recipient_canonical_maps, p->header_checks};
+	for (size_t i = 0; i < COUNT_OF(texts); i++)
+		if (texts[i][0] != '\0')
+			return true;
+	return false;
+}
+
 bool config_uses_maps(const struct config *c)
 {
 	for (size_t i = 0; i < c->servers_n; i++) {
 		const struct server *s = &c->servers[i];
-		if (local_asks_maps(&s->p.local) || s->p.out.relay_recipient_maps[0] != '\0')
+		if (server_asks_maps(&s->p) || local_asks_maps(&s->p.local) || s->p.out.relay_recipient_maps[0] != '\0')
 			return true;
 		for (size_t k = 0; k < s->domains_n; k++)
 			if (local_asks_maps(local_of(s, &s->domains[k])) || outbound_of(s, &s->domains[k])->relay_recipient_maps[0] != '\0')

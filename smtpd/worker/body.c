@@ -40,6 +40,8 @@ void data_begin(struct session *s)
 	s->state = ST_BODY;
 }
 
+static void end_of_content(struct session *s);
+
 /* Bytes that were just appended to the content, or thrown away when it is lost already. */
 static void account(struct session *s, size_t before)
 {
@@ -57,15 +59,34 @@ static void account(struct session *s, size_t before)
 		t->no_memory = true;
 	if (n > 0)
 		header_walk(&t->walk, fresh);
-	if (t->walk.done && !t->too_big && !t->no_memory)
+	bool screened = !t->header_known && screen_is_needed(s, ASK_HEADER);
+	if (t->walk.done && !t->too_big && !t->no_memory && !screened)
 		hop_rewrite(s);
 	if (t->too_big || t->no_memory) {
 		s->worker->content_bytes -= t->content.n;
 		buffer_free(&t->content);
 		return;
 	}
-	if ((t->in_file || t->content.n > MEMORY_CONTENT) && !submit_spill(s))
+	bool large = t->in_file || t->content.n > MEMORY_CONTENT;
+	if (large && screened) /* nothing of it leaves before the header is as it shall be */
+		screen_header(s, false);
+	else if (large && !submit_spill(s))
 		t->body_failed = true;
+}
+
+void body_go_on(struct session *s)
+{
+	struct transaction *t = s->t;
+	bool waited = s->state == ST_ASKING;
+	t->header_known = true;
+	if (waited) {
+		s->state = ST_BODY;
+		end_of_content(s);
+	} else if (!t->too_big && !t->no_memory) {
+		hop_rewrite(s);
+		if (t->content.n > MEMORY_CONTENT && !submit_spill(s))
+			t->body_failed = true;
+	}
 }
 
 static void note_progress(struct session *s, size_t n)
@@ -97,16 +118,29 @@ static enum reply verdict(const struct transaction *t)
 		return REPLY_NO_STORAGE;
 	if (t->body_failed)
 		return REPLY_LOCAL_ERROR;
+	if (t->header_long)
+		return REPLY_HEADER_TOO_BIG;
+	if (t->screened != REPLY_COUNT)
+		return t->screened;
 	return REPLY_QUEUED;
 }
 
 static void end_of_content(struct session *s)
 {
 	struct transaction *t = s->t;
+	if (verdict(t) == REPLY_QUEUED && !t->header_known && screen_is_needed(s, ASK_HEADER)) {
+		screen_header(s, true);
+		if (!t->header_known)
+			return;
+	}
 	if (verdict(t) == REPLY_QUEUED)
 		hop_rewrite(s); /* a header alone, or one too long to be held */
 	enum reply r = verdict(t);
 	s->session_bytes += t->size;
+	if (r == REPLY_QUEUED && t->discard) {
+		submit_discard(s);
+		return;
+	}
 	if (r == REPLY_QUEUED) {
 		s->state = ST_COMMITTING;
 		submit_begin(s);
@@ -114,7 +148,7 @@ static void end_of_content(struct session *s)
 	}
 	LOG(&s->worker->proc.log, refused_message, qid_span(&t->id), F("client", span_of(s->address)), F("from", t->sender),
 		F("reply", span_of(reply_row(r)->text)));
-	session_reply(s, r, (struct span){"", 0});
+	session_reply(s, r, t->screened_why);
 	session_reset(s);
 	s->state = ST_COMMAND;
 	session_arm(s);

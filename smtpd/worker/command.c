@@ -97,13 +97,17 @@ static void cmd_STARTTLS(struct session *s, struct span args)
 
 static void cmd_MAIL(struct session *s, struct span args)
 {
-	session_reply(s, mail_begin(s, args), no_detail);
+	enum reply r = mail_begin(s, args);
+	if (r != REPLY_COUNT)
+		session_reply(s, r, no_detail);
 }
 
 static void cmd_RCPT(struct session *s, struct span args)
 {
 	enum reply r = mail_recipient(s, args);
-	if (r != REPLY_COUNT)
+	if (r == REPLY_NO_RELAY)
+		session_put(s, r, no_detail);
+	else if (r != REPLY_COUNT)
 		session_reply(s, r, no_detail);
 }
 

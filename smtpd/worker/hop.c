@@ -20,6 +20,22 @@ static void mask_sender(struct transaction *t, const struct server *s)
 		t->sender = span_of(masked);
 }
 
+void hop_replace_header(struct session *s, size_t old, struct buffer *fresh)
+{
+	struct transaction *t = s->t;
+	t->rewritten_bytes += (int64_t)fresh->n - (int64_t)old;
+	buffer_put(fresh, t->content.at + old, t->content.n - old);
+	if (!buffer_ok(fresh)) {
+		t->no_memory = true;
+		buffer_free(fresh);
+		return;
+	}
+	s->worker->content_bytes += fresh->n;
+	s->worker->content_bytes -= t->content.n;
+	buffer_free(&t->content);
+	t->content = *fresh;
+}
+
 /* A header that is longer than what is held in memory stays as it is. */
 static void rewrite_content(struct session *s, const struct server *server)
 {
@@ -34,17 +50,7 @@ static void rewrite_content(struct session *s, const struct server *server)
 		buffer_free(&fresh);
 		return;
 	}
-	t->rewritten_bytes = (int64_t)fresh.n - (int64_t)old;
-	buffer_put(&fresh, t->content.at + old, t->content.n - old);
-	if (!buffer_ok(&fresh)) {
-		t->no_memory = true;
-		buffer_free(&fresh);
-		return;
-	}
-	s->worker->content_bytes += fresh.n;
-	s->worker->content_bytes -= t->content.n;
-	buffer_free(&t->content);
-	t->content = fresh;
+	hop_replace_header(s, old, &fresh);
 }
 
 void hop_rewrite(struct session *s)

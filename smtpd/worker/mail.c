@@ -9,6 +9,8 @@ static struct transaction *make_transaction(struct session *s)
 	if (t == NULL)
 		return NULL;
 	t->credit = BODY_CREDIT;
+	t->screened = REPLY_COUNT;
+	t->discard = s->discard;
 	buffer_init(&t->content, 4 * 1024 * 1024);
 	buffer_init(&t->received, 4096);
 	header_walk_init(&t->walk);
@@ -51,6 +53,10 @@ enum reply mail_begin(struct session *s, struct span args)
 		session_reset(s);
 		return REPLY_NO_STORAGE;
 	}
+	if (screen_is_needed(s, ASK_SENDER)) {
+		screen_ask(s, ASK_SENDER, t->sender, true);
+		return REPLY_COUNT;
+	}
 	s->phase = PHASE_MAIL;
 	return REPLY_MAIL_OK;
 }
@@ -77,12 +83,26 @@ enum reply mail_take_recipient(struct session *s)
 	return REPLY_RCPT_OK;
 }
 
-static enum reply refuse_relay(struct session *s, const struct rcpt_args *r)
+static enum reply refuse_relay(struct session *s, struct span recipient)
 {
-	struct span rcpt = {r->recipient.local.at, r->recipient.local.n + 1 + r->recipient.domain.n};
-	LOG(&s->worker->proc.log, refused_command, NO_ID, F("client", span_of(s->address)), F("from", s->t->sender), F("to", rcpt),
+	LOG(&s->worker->proc.log, refused_command, NO_ID, F("client", span_of(s->address)), F("from", s->t->sender), F("to", recipient),
 		F("reply", span_of(reply_row(REPLY_NO_RELAY)->text)));
 	return REPLY_NO_RELAY;
+}
+
+enum reply mail_route_recipient(struct session *s)
+{
+	const struct server *server = &s->worker->proc.config.servers[s->server];
+	struct span recipient = s->t->rcpts[s->t->rcpts_n].address;
+	struct address a;
+	struct route route;
+	enum relay_reason why;
+	if (address_parse(recipient, ADDRESS_UTF8, &a) != 0)
+		return REPLY_BAD_RECIPIENT;
+	route_find(server, &a, &route);
+	if (!relay_allows(server, &s->worker->servers[s->server].relay_exceptions, (struct sockaddr *)&s->client, &route, &why))
+		return refuse_relay(s, recipient);
+	return screen_recipient_exists(s, &route) ? mail_take_recipient(s) : REPLY_COUNT;
 }
 
 enum reply mail_recipient(struct session *s, struct span args)
@@ -90,17 +110,12 @@ enum reply mail_recipient(struct session *s, struct span args)
 	const struct server *server = &s->worker->proc.config.servers[s->server];
 	struct transaction *t = s->t;
 	struct rcpt_args r;
-	struct route route;
-	enum relay_reason why;
 	enum reply reply = rcpt_args_parse(args, t->mail.smtputf8, &r);
 	if (reply != REPLY_RCPT_OK)
 		return reply;
 	size_t bytes = r.recipient.local.n + r.recipient.domain.n + r.orcpt.n + 32;
 	if ((int64_t)t->rcpts_n >= server->p.out.recipient_limit || t->rcpts_bytes + bytes > ENVELOPE_LIMIT)
 		return REPLY_RCPT_LIMIT;
-	route_find(server, &r.recipient, &route);
-	if (!relay_allows(server, &s->worker->servers[s->server].relay_exceptions, (struct sockaddr *)&s->client, &route, &why))
-		return refuse_relay(s, &r);
 	if (grow_recipients(t) != 0)
 		return REPLY_NO_STORAGE;
 	struct envelope_rcpt *e = &t->rcpts[t->rcpts_n];
@@ -108,5 +123,9 @@ enum reply mail_recipient(struct session *s, struct span args)
 	copy_address(&e->address, &t->arena, &r.recipient, server->p.default_domain);
 	if (t->arena.failed)
 		return REPLY_NO_STORAGE;
-	return check_is_needed(server, &route) ? check_begin(s, &route) : mail_take_recipient(s);
+	if (screen_is_needed(s, ASK_RECIPIENT_ACCESS)) {
+		screen_ask(s, ASK_RECIPIENT_ACCESS, e->address, true);
+		return REPLY_COUNT;
+	}
+	return mail_route_recipient(s);
 }

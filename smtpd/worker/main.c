@@ -56,7 +56,7 @@ static void peer_gone(struct channel *c, int reason)
 
 static const struct channel_owner owner = {
 	.handlers = {[MSG_session_open] = on_session_open, [MSG_submitted] = submit_on_submitted,
-		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = check_on_answer},
+		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer},
 	.gone = peer_gone,
 };
 
@@ -82,7 +82,7 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	if (role == R_CLEANUP)
 		submit_all_again(w, server);
 	if (role == R_MAPS)
-		check_ask_again(w);
+		screen_ask_again(w);
 }
 
 static void on_grace_over(int fd, short what, void *context)

@@ -33,16 +33,19 @@ void session_arm(struct session *s)
 	list_append(s);
 }
 
+void session_put(struct session *s, enum reply r, struct span detail)
+{
+	reply_put(&s->out, r, detail);
+	if (reply_row(r)->code >= 500)
+		s->errors++;
+}
+
 void session_reply(struct session *s, enum reply r, struct span detail)
 {
-	int code = reply_row(r)->code;
-	reply_put(&s->out, r, detail);
-	if (code >= 500) {
-		s->errors++;
-		if (code >= 550)
-			LOG(&s->worker->proc.log, refused_command, NO_ID, F("client", span_of(s->address)),
-				F("reply", span_of(reply_row(r)->text)), F("detail", detail));
-	}
+	session_put(s, r, detail);
+	if (reply_row(r)->code >= 550)
+		LOG(&s->worker->proc.log, refused_command, NO_ID, F("client", span_of(s->address)),
+			F("reply", span_of(reply_row(r)->text)), F("detail", detail));
 }
 
 void session_reset(struct session *s)
@@ -52,6 +55,7 @@ void session_reset(struct session *s)
 		s->phase = PHASE_GREETED;
 	if (t == NULL)
 		return;
+	screen_forget(s);
 	submit_forget(s);
 	s->worker->content_bytes -= t->content.n;
 	arena_free(&t->arena);
@@ -78,7 +82,7 @@ static void format_client(struct session *s)
 		(void)inet_ntop(AF_INET6, &v6->sin6_addr, s->address, sizeof s->address);
 }
 
-static void greet(struct session *s)
+void session_greet(struct session *s, bool refused, struct span why)
 {
 	char peek[1];
 	struct buffer name;
@@ -86,7 +90,10 @@ static void greet(struct session *s)
 	buffer_puts(&name, session_params(s)->fqdn);
 	buffer_puts(&name, " ESMTP Posthorn");
 	/* RFC 5321 3.1: the client waits for the greeting; who does not is no mail server */
-	if (recv(s->fd, peek, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+	if (refused) {
+		session_put(s, REPLY_SCREEN_REJECTED, why);
+		s->quit = true;
+	} else if (s->in.n > 0 || recv(s->fd, peek, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
 		session_reply(s, REPLY_EARLY_TALKER, (struct span){"", 0});
 		s->quit = true;
 	} else {
@@ -94,6 +101,14 @@ static void greet(struct session *s)
 	}
 	buffer_free(&name);
 	session_run(s);
+}
+
+static void welcome(struct session *s)
+{
+	if (screen_is_needed(s, ASK_CLIENT))
+		screen_ask(s, ASK_CLIENT, span_of(s->address), true);
+	else
+		session_greet(s, false, (struct span){"", 0});
 }
 
 void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, struct span client)
@@ -119,7 +134,7 @@ void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, st
 	if (make_events(s) != 0)
 		session_free(s);
 	else
-		greet(s);
+		welcome(s);
 }
 
 /* A socket closed with unread input resets the connection, and the peer may never see our last words. */
@@ -135,7 +150,7 @@ static void drop_input(struct session *s)
 void session_free(struct session *s)
 {
 	struct worker *w = s->worker;
-	check_forget(s);
+	screen_forget(s);
 	session_reset(s);
 	list_remove(s);
 	if (s->readable != NULL)
@@ -258,7 +273,7 @@ void session_run(struct session *s)
 		buffer_free(&s->out);
 	/* not read: while an answer of ours is due, input is full, or the mover has no room for more */
 	bool pause = s->in.n >= INPUT_LIMIT / 2 || s->out.n >= OUTPUT_LIMIT / 2 || ((s->state == ST_COMMITTING || s->state == ST_ASKING) && s->in.n > 0) ||
-		(s->t != NULL && s->t->in_file && s->t->content.n > 2 * IPC_INLINE);
+		(s->t != NULL && s->t->in_file && s->t->content.n > 2 * IPC_INLINE) || (s->is_asking && s->t != NULL && s->t->content.n > MEMORY_CONTENT + IPC_INLINE);
 	if (pause != s->paused) {
 		s->paused = pause;
 		if (pause)
@@ -285,7 +300,7 @@ void worker_sweep(int fd, short what, void *context)
 	int64_t now = clock_mono_ms();
 	(void)fd;
 	(void)what;
-	check_late(w, now);
+	screen_late(w, now);
 	for (size_t i = 0; i < w->proc.config.servers_n; i++)
 		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left the list */
 		while (w->servers[i].oldest != NULL && w->servers[i].oldest->deadline_ms <= now)

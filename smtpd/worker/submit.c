@@ -101,7 +101,7 @@ static void build_envelope(const struct session *s, struct buffer *out)
 		.size = submit_size(t), .envid = t->mail.envid, .client = span_of(s->address), .helo = span_of(s->helo),
 		.protocol = span_of(s->esmtp ? "ESMTP" : "SMTP"), .rcpts = t->rcpts, .rcpts_n = t->rcpts_n};
 	e.flags = (t->walk.eight_bit ? ENV_8BIT : 0u) | (t->mail.smtputf8 ? ENV_UTF8 : 0u) |
-		(t->mail.body == BODY_BINARYMIME ? ENV_BINARY : 0u) | (t->in_file ? ENV_BODY_FILE : 0u);
+		(t->mail.body == BODY_BINARYMIME ? ENV_BINARY : 0u) | (t->in_file ? ENV_BODY_FILE : 0u) | (t->hold || s->hold ? ENV_HELD : 0u);
 	buffer_clear(out);
 	envelope_put(out, &e);
 }
@@ -192,6 +192,16 @@ static void answer(struct session *s, enum reply r)
 	if (s->stopping)
 		session_end(s, REPLY_SHUTDOWN);
 	session_run(s);
+}
+
+void submit_discard(struct session *s)
+{
+	struct transaction *t = s->t;
+	LOG(&s->worker->proc.log, discarded, qid_span(&t->id), F("client", span_of(s->address)), F("from", t->sender), F("status", SPAN_LIT("discarded")));
+	session_reply(s, REPLY_QUEUED, qid_span(&t->id));
+	session_reset(s);
+	s->state = ST_COMMAND;
+	session_arm(s);
 }
 
 int submit_on_submitted(struct channel *c, struct message *m)

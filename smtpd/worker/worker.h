@@ -46,9 +46,14 @@ struct transaction {
 	struct header_walk walk;
 	struct buffer received;
 	struct span asked_for;    /* the address that maps is asked about */
+	size_t header_n;          /* bytes of the content's header */
 	int64_t arrived_us;
 	int64_t rewritten_bytes;  /* by which rewriting made the content longer */
 	bool rewritten;
+	bool header_asked, header_known, header_long; /* of header checks and canonical maps */
+	bool hold, discard;       /* as a table said */
+	enum reply screened;      /* what a table says of the message; REPLY_COUNT: nothing */
+	struct span screened_why;
 	bool too_big, no_memory, bare, chunk_cr, bad_chunk, last_chunk, in_file, body_failed, submitted;
 	unsigned credit;
 	uint64_t chunk_left;
@@ -70,13 +75,16 @@ struct session {
 	struct transaction *t;
 	uint64_t session_bytes;
 	uint32_t errors, junk, messages;
-	uint64_t asked;          /* ST_ASKING: the question's number */
+	bool is_asking;          /* maps has been asked; in ST_ASKING nothing goes on before its answer */
+	bool hold, discard;      /* whatever this client sends, as a table said */
+	uint64_t asked;          /* the question's number */
 	uint32_t question;       /* map_question */
 	int64_t asked_ms;
 	int64_t deadline_ms;
 	uint64_t progress;       /* body bytes since the deadline was set */
 	struct session *older, *newer; /* the server's list by deadline */
-	struct session *next_hash;     /* waiting for an answer under its transaction's id; ST_ASKING: in the worker's list */
+	struct session *next_hash;     /* waiting for an answer under its transaction's id */
+	struct session *next_asking;
 };
 
 struct worker_server {
@@ -110,11 +118,13 @@ static inline const struct server_params *session_params(const struct session *s
 }
 
 /* session.c */
+void session_greet(struct session *s, bool refused, struct span why);
 void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, struct span client);
 void session_run(struct session *s);       /* goes on with what is in the input, writes, may free s */
 void session_free(struct session *s);
 void session_arm(struct session *s);
 void session_end(struct session *s, enum reply r); /* 421 and close, after what is pending */
+void session_put(struct session *s, enum reply r, struct span detail);   /* without a log line: the caller writes one */
 void session_reply(struct session *s, enum reply r, struct span detail);
 void session_reset(struct session *s);     /* forgets the transaction */
 void worker_sweep(int fd, short what, void *context);
@@ -129,23 +139,30 @@ void command_run(struct session *s, struct span line);
 enum reply mail_begin(struct session *s, struct span args);
 enum reply mail_recipient(struct session *s, struct span args); /* REPLY_COUNT: said when maps has answered */
 enum reply mail_take_recipient(struct session *s);              /* the one that was parsed last */
-/* check.c: does a recipient exist? */
-bool check_is_needed(const struct server *server, const struct route *r);
-enum reply check_begin(struct session *s, const struct route *r);
-int check_on_answer(struct channel *c, struct message *m);
-void check_forget(struct session *s);    /* ends its question, if there is one */
-void check_ask_again(struct worker *w);  /* maps is there again */
-void check_late(struct worker *w, int64_t now_ms);
+enum reply mail_route_recipient(struct session *s);             /* the same, before it: its route, may it be relayed, does it exist? */
+/* screen.c: the one place where others have a say: at connect, MAIL, RCPT and the end of the header.  What they are asked
+ * goes to maps today; milters and policy services will be asked here as well. */
+bool screen_is_needed(const struct session *s, enum map_question q);
+void screen_ask(struct session *s, enum map_question q, struct span about, bool waits); /* waits: ST_ASKING */
+void screen_header(struct session *s, bool waits); /* asks about the transaction's header, once */
+int screen_on_answer(struct channel *c, struct message *m);
+void screen_forget(struct session *s);  /* no answer is waited for any more */
+void screen_ask_again(struct worker *w); /* maps is there again */
+void screen_late(struct worker *w, int64_t now_ms);
+bool screen_recipient_exists(struct session *s, const struct route *r); /* false: it is being asked */
 /* body.c */
 size_t body_take(struct session *s, struct span in);  /* ST_BODY */
 size_t chunk_take(struct session *s, struct span in); /* ST_CHUNK */
 void chunk_begin(struct session *s, struct span args, bool in_place);
 void data_begin(struct session *s);
+void body_go_on(struct session *s);                    /* the header's answer has come */
 /* hop.c: what the first server of a message does to it */
 void hop_rewrite(struct session *s); /* as soon as the header is whole */
+void hop_replace_header(struct session *s, size_t old, struct buffer *fresh); /* takes what fresh holds */
 /* submit.c */
 uint64_t submit_size(const struct transaction *t); /* bytes of the content as it is stored */
 void submit_begin(struct session *s);     /* the content is complete */
+void submit_discard(struct session *s);   /* as a table said: 250, and it goes nowhere */
 void submit_all_again(struct worker *w, uint32_t server);
 void submit_forget(struct session *s);    /* no answer is waited for any more */
 int submit_on_submitted(struct channel *c, struct message *m);

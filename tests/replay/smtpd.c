@@ -145,9 +145,13 @@ static int on_session_closed(struct channel *c, struct message *m)
 static int on_map_query(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, map_query, query);
+	static const char *const names[ASK_COUNT] = {[ASK_RELAY] = "relay", [ASK_RECIPIENT] = "recipient", [ASK_CLIENT] = "client", [ASK_SENDER] = "sender",
+		[ASK_RECIPIENT_ACCESS] = "access", [ASK_HEADER] = "header", [ASK_EXPANSION] = "expansion"};
 	side.question = query.serial;
 	side.asked++;
-	(void)snprintf(side.about, sizeof side.about, "%s %.*s", query.question == ASK_RELAY ? "relay" : "recipient", SPAN_ARG(query.address));
+	(void)snprintf(side.about, sizeof side.about, "%s %.*s", names[query.question], SPAN_ARG(query.address));
+	for (char *p = side.about; *p != '\0'; p++)
+		*p = *p == '\r' || *p == '\n' ? '/' : *p;
 	return 0;
 }
 
@@ -185,7 +189,7 @@ static void near_gone(struct channel *c, int reason)
 
 static const struct channel_owner near_owner = {
 	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done,
-		[MSG_map_answer] = check_on_answer},
+		[MSG_map_answer] = screen_on_answer},
 	.gone = near_gone,
 };
 
@@ -308,7 +312,7 @@ static void run_mover(struct replay *r, struct span args)
 	replay_settle(r);
 }
 
-/* maps is asked QUESTION ADDRESS | says yes|no|failed | dies | is back */
+/* maps is asked QUESTION ADDRESS | says yes|no|failed | answers "ACTION|CHANGED" | dies | is back */
 static void run_maps(struct replay *r, struct span args)
 {
 	static const char *const words[] = {[ANSWER_NONE] = "no", [ANSWER_FOUND] = "yes", [ANSWER_FAILED] = "failed"};
@@ -320,9 +324,17 @@ static void run_maps(struct replay *r, struct span args)
 	} else if (span_is(what, "is")) {
 		side.answered = side.asked;
 		side.worker.maps = link_to(r, R_MAPS, &side.maps);
-		check_ask_again(&side.worker);
+		screen_ask_again(&side.worker);
+	} else if (span_is(what, "answers")) {
+		struct buffer b;
+		buffer_init(&b, 1 << 16);
+		replay_quoted(r, args, &b);
+		struct span changed = buffer_span(&b), action = span_until(&changed, '|');
+		side.answered = side.asked;
+		send_map_answer(side.maps, (struct msg_map_answer){.serial = side.question, .value = action, .address = changed}, -1);
+		buffer_free(&b);
 	} else if (span_is(what, "asked")) {
-		if (side.asked != side.answered + 1 || !span_is(span_trim(args), side.about))
+		if (side.asked != side.answered + 1 || !span_eq(span_trim(args), span_trim(span_of(side.about))))
 			replay_fail(r, "%u questions more than answers, the last one: %s", side.asked - side.answered, side.about);
 	} else {
 		uint32_t status = 0;
