@@ -37,7 +37,8 @@ struct control {
 	size_t clients_n;
 	uint64_t serial;
 	/* explain.c */
-	struct channel *resolver;
+	struct channel *resolver, *maps;
+	struct explanation *asking;    /* maps, one question after the other */
 	struct own_addresses own;
 	struct query *queries;
 	uint64_t queries_serial;
@@ -56,6 +57,8 @@ void client_channel_gone(struct control *c, const struct channel *ch);
 void explain_run(struct client *cl, uint32_t server, struct span argument);
 int explain_on_answer(struct channel *ch, struct message *m);
 void explain_resolver_gone(struct control *c);
+int explain_on_map(struct channel *ch, struct message *m);
+void explain_maps_gone(struct control *c);
 void explain_reap(int fd, short what, void *context);
 
 #endif

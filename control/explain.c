@@ -25,6 +25,8 @@ struct explanation {
 	struct buffer out;
 	char *words;       /* e's spans point here */
 	struct sockaddr_storage sa;
+	uint64_t asked;    /* maps: the question's number */
+	enum map_question question;
 	struct explanation *next;
 };
 
@@ -122,6 +124,72 @@ void explain_resolver_gone(struct control *c)
 	}
 }
 
+/* ---- a local address: where aliases lead it, whether it exists ---- */
+
+static void end_local(struct explanation *x)
+{
+	explain_end(&x->e, NULL, NULL);
+	answer(x);
+	forget(x);
+}
+
+static void ask_maps(struct explanation *x, enum map_question q)
+{
+	struct control *c = x->control;
+	char address[800];
+	bool own = x->e.route.domain != NULL && x->e.route.domain->p.type == DOMAIN_LOCAL;
+	struct span domain = own ? x->e.parsed.domain : span_of(x->e.server->p.default_domain);
+	(void)snprintf(address, sizeof address, "%.*s@%.*s", SPAN_ARG(x->e.parsed.local), SPAN_ARG(domain));
+	x->asked = ++c->queries_serial;
+	x->question = q;
+	x->next = c->asking;
+	c->asking = x;
+	send_map_query(c->maps, (struct msg_map_query){.serial = x->asked, .server = x->server, .question = q, .address = span_of(address)}, -1);
+}
+
+static void take_local(struct explanation *x, const struct msg_map_answer *got)
+{
+	static const char *const words[] = {[ANSWER_NONE] = "no: refused at RCPT with 550 5.1.1", [ANSWER_FOUND] = "yes", [ANSWER_ADDRESSES] = "yes", [ANSWER_ALIAS] = "yes",
+		[ANSWER_FAILED] = "it cannot be told now: 451 4.3.0 at RCPT"};
+	bool checked = local_of(x->e.server, x->e.route.domain)->recipient_check == 1;
+	uint32_t status = got == NULL || got->status > ANSWER_FAILED ? (uint32_t)ANSWER_FAILED : got->status;
+	struct span rule = got == NULL ? span_of("maps is being replaced") : got->rule;
+	if (x->question == ASK_EXPANSION) {
+		explain_aliases(&x->e, rule, got == NULL ? (struct span){"", 0} : got->value);
+		if (x->control->maps != NULL) {
+			ask_maps(x, ASK_RECIPIENT);
+			return;
+		}
+	} else {
+		explain_exists(&x->e, status == ANSWER_NONE && !checked ? "no: returned, as recipient_check = no" : words[status], rule);
+	}
+	end_local(x);
+}
+
+int explain_on_map(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, map_answer, got);
+	struct control *c = ch->program;
+	for (struct explanation **p = &c->asking; *p != NULL; p = &(*p)->next) {
+		struct explanation *x = *p;
+		if (x->asked != got.serial)
+			continue;
+		*p = x->next;
+		take_local(x, &got);
+		return 0;
+	}
+	return 0;
+}
+
+void explain_maps_gone(struct control *c)
+{
+	while (c->asking != NULL) {
+		struct explanation *x = c->asking;
+		c->asking = x->next;
+		take_local(x, NULL);
+	}
+}
+
 /* "FORMAT\tFROM\tCLIENT\tADDRESS", "-" where nothing was said. */
 static int read_words(struct explanation *x, struct span text)
 {
@@ -169,9 +237,10 @@ void explain_run(struct client *cl, uint32_t server, struct span argument)
 		return;
 	}
 	if (x->e.route.kind == ROUTE_LOCAL) {
-		explain_end(&x->e, NULL, NULL);
-		answer(x);
-		forget(x);
+		if (c->maps != NULL)
+			ask_maps(x, ASK_EXPANSION);
+		else
+			end_local(x);
 		return;
 	}
 	struct buffer route;

@@ -88,6 +88,24 @@ static void put_local(struct explain *e)
 	buffer_free(&text);
 }
 
+void explain_aliases(struct explain *e, struct span rule, struct span to)
+{
+	put(e, "alias", "alias", rule.n > 0 ? rule : SPAN_LIT("none: it goes no further"));
+	if (to.n > 0)
+		put(e, "leads to", "leads_to", to);
+}
+
+void explain_exists(struct explain *e, const char *answer, struct span rule)
+{
+	struct buffer text;
+	buffer_init(&text, 2000);
+	buffer_puts(&text, answer);
+	if (rule.n > 0)
+		buffer_printf(&text, " (%.*s)", SPAN_ARG(rule));
+	put(e, "exists", "exists", buffer_span(&text));
+	buffer_free(&text);
+}
+
 static void put_remote(struct explain *e)
 {
 	put(e, "next hop", "nexthop", e->route.nexthop);

@@ -19,6 +19,9 @@ struct explain {
 };
 /* Writes all that the configuration decides.  EINVAL: no address, *out says why.  The caller ends with explain_end. */
 MUST_CHECK int explain_begin(struct explain *e);
+/* Of a local address, what maps said: where it goes on to (to empty: nowhere else), and whether it exists. */
+void explain_aliases(struct explain *e, struct span rule, struct span to);
+void explain_exists(struct explain *e, const char *answer, struct span rule);
 /* The look-up's outcome; l NULL: there was none, why says it. */
 void explain_end(struct explain *e, const struct lookup *l, const char *why);
 

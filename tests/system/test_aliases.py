@@ -161,6 +161,12 @@ list: one@sink.example, two@sink.example
                                    ("info@virtual.example", "250"), ("x@virtual.example", "550 5.1.1"), ("anybody@all.example", "250"), ("x@catch.example", "250")):
                     self.assertTrue(c.ask(f"RCPT TO:<{rcpt}>").startswith(code), rcpt)
                 c.ask("RSET")
+                for address, words in (("info@virtual.example", ("leads to   one@sink.example, two@sink.example", "virtual_alias_maps: cdb:", "exists     yes (virtual_alias_maps")),
+                                       ("known@local.example", ("alias      none: it goes no further", "exists     yes (local_recipient_maps")),
+                                       ("unknown@local.example", ("exists     no: refused at RCPT with 550 5.1.1",))):
+                    said = h.run("posthorn", "-c", str(h.dir), "explain", address).stdout.decode()
+                    for word in words:
+                        self.assertIn(word, said)
                 for rcpt, got in (("info@virtual.example", [["one@sink.example", "two@sink.example"]]), ("info+x@virtual.example", [["one@sink.example", "two@sink.example"]]),
                                   ("anybody@all.example", [["rest@sink.example"]]), ("nobody-here@catch.example", [["caught@sink.example"]])):
                     n = len(sink.messages)
