@@ -10,7 +10,7 @@ static const struct relation {
 	{R_FRONT, R_SMTPD}, {R_SMTPD, R_CLEANUP}, {R_SMTPD, R_MOVER}, {R_PICKUP, R_CLEANUP}, {R_PICKUP, R_MOVER},
 	{R_BOUNCE, R_CLEANUP}, {R_BOUNCE, R_MOVER}, {R_CLEANUP, R_MOVER}, {R_CLEANUP, R_QMGR}, {R_QMGR, R_MOVER}, {R_QMGR, R_SMTP},
 	{R_QMGR, R_DROP}, {R_QMGR, R_BOUNCE}, {R_SMTP, R_RESOLVER}, {R_CONTROL, R_QMGR}, {R_CONTROL, R_RESOLVER}, {R_QMGR, R_LOCAL}, {R_LOCAL, R_DELIVER},
-	{R_SMTPD, R_MAPS}, {R_LOCAL, R_MAPS}, {R_CONTROL, R_MAPS},
+	{R_SMTPD, R_MAPS}, {R_SMTPD, R_QMGR}, {R_LOCAL, R_MAPS}, {R_CONTROL, R_MAPS},
 };
 
 static bool related(const struct child *x, const struct child *y)

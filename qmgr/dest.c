@@ -52,7 +52,7 @@ struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 	struct buffer text;
 	struct span domain = {"", 0};
 	enum agent_kind kind = AGENT_DROP;
-	bool local = true;
+	bool local = true, etrn = false;
 	buffer_init(&text, 64 * 1024);
 	if (address_parse(m->rcpts[i].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0) {
 		route_find(q->server, &a, &r);
@@ -60,12 +60,15 @@ struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 		kind = local ? local_kind(q, &r, m->rcpts[i].plain, &text, &domain) : AGENT_SMTP;
 		if (!local)
 			route_put_text(&text, &r);
-		if (!local && r.domain != NULL && r.domain->has_own)
+		etrn = !local && r.domain != NULL && r.domain->p.type == DOMAIN_REMOTE && r.domain->p.etrn == 1;
+		if (!local && r.domain != NULL && (r.domain->has_own || etrn))
 			domain = span_of(r.domain->name);
 	}
 	struct dest *d = buffer_ok(&text) ? find_or_make(q, buffer_span(&text), domain, kind, local) : NULL;
-	if (d != NULL)
+	if (d != NULL) {
 		d->users++;
+		d->etrn = etrn;
+	}
 	buffer_free(&text);
 	return d;
 }
@@ -113,9 +116,22 @@ static void unqueue(struct task *t)
 	d->queued--;
 }
 
+/* Its server has not asked for it. */
+static bool is_held(const struct qmgr *q, const struct task *t)
+{
+	struct address a;
+	if (!t->dest->etrn)
+		return false;
+	return address_parse(t->m->rcpts[t->indexes[0]].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0 || !etrn_is_open(q, a.domain);
+}
+
 void dest_add(struct qmgr *q, struct task *t)
 {
 	struct dest *d = t->dest;
+	if (is_held(q, t)) {
+		verdict_defer(q, t, SPAN_LIT("held until the domain's server asks for it (ETRN)"));
+		return;
+	}
 	if (d->down && !d->probing && clock_mono_ms() < d->probe_ms) {
 		/* one probe speaks for all that are due: an attempt without a connection */
 		verdict_defer(q, t, span_of(d->reason));

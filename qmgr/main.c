@@ -167,7 +167,8 @@ static void peer_gone(struct channel *ch, int reason)
 static const struct channel_owner owner = {
 	.handlers = {[MSG_journal_end] = journal_on_end, [MSG_segment_ends] = journal_on_segment_ends, [MSG_segment_freed] = journal_on_freed,
 		[MSG_stored] = wait_on_stored, [MSG_folded] = fates_on_folded, [MSG_verdict] = verdict_on_verdict, [MSG_holds] = start_on_holds,
-		[MSG_report_failed] = report_on_failed, [MSG_queue_act] = acts_on_act, [MSG_queue_credit] = acts_on_credit},
+		[MSG_report_failed] = report_on_failed, [MSG_queue_act] = acts_on_act, [MSG_queue_credit] = acts_on_credit,
+		[MSG_etrn] = etrn_on_etrn},
 	.gone = peer_gone,
 };
 
@@ -210,7 +211,7 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->pid = pid;
 	if (q_agents_of(q, role) != NULL)
 		add_agent(q, ch);
-	else
+	else if (role != R_SMTPD) /* which only ever says ETRN */
 		take_place(q, ch);
 	q_turn_soon(q);
 }

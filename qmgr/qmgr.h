@@ -26,6 +26,7 @@ enum {
 	EXPANSION_BYTES = 32 * 1024, /* addresses of one derived message */
 	DAMAGE_BYTES = 32 * 1024, NOTICE_AGAIN_S = 10, NOTICE_PAUSE_S = 60, /* a notice to postmaster: its size, when it goes again, when the next one */
 	DUE_A_TURN = 500,
+	ETRN_OPEN_MS = 60000,       /* how long a domain's mail goes out after its ETRN; no second start before that */
 	REPORT_AGAIN_MS = 10000,    /* a report that was asked for and is not in the journal then is asked for again */
 };
 
@@ -98,6 +99,7 @@ struct dest {
 	uint32_t last_ms;      /* what its last delivery took */
 	double window;
 	bool local, ready, down, probing;
+	bool etrn;             /* its mail is held until its server asks for it */
 	int64_t probe_ms;      /* when down: the next probe */
 	char *reason;
 	size_t users;          /* recipients that point here */
@@ -118,6 +120,13 @@ struct fold {
 	uint64_t fates_seq;
 	struct buffer lines;
 	struct fold *next;
+};
+
+/* A node (RFC 1985) whose mail goes out for a while. */
+struct opened {
+	char *node;
+	int64_t until_ms, begun_ms;
+	struct opened *next;
 };
 
 struct agent {
@@ -178,6 +187,7 @@ struct qmgr {
 	bool more_due; /* more rows are due than the last look took */
 	bool turn_due, in_turn, started, stopping, count_due;
 	struct listing *listings;
+	struct opened *opened;
 	struct phantom *phantoms;
 	/* damage.c: what is to be set aside, the notice about it until it is seen in the journal */
 	struct damage *damages;
@@ -336,6 +346,9 @@ void start_when_told(struct qmgr *q, bool timed_out);
 int acts_on_act(struct channel *ch, struct message *m);
 int acts_on_credit(struct channel *ch, struct message *m);
 void acts_forget(struct qmgr *q, const struct channel *ch);
+/* etrn.c */
+int etrn_on_etrn(struct channel *ch, struct message *m);
+bool etrn_is_open(const struct qmgr *q, struct span domain); /* of a recipient's address */
 /* rows.c */
 void row_put_json(struct qmgr *q, struct buffer *b, const struct qid *id, const struct row *row);
 void row_of_message(struct qmgr *q, const struct qmsg *m, struct buffer *bytes);

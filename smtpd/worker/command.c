@@ -33,6 +33,15 @@ static bool tls_is_offered(const struct session *s)
 	return s->ssl == NULL && s->worker->servers[s->server].tls != NULL;
 }
 
+static bool has_etrn(const struct session *s)
+{
+	const struct server *server = &s->worker->proc.config.servers[s->server];
+	for (size_t i = 0; i < server->domains_n; i++)
+		if (server->domains[i].p.type == DOMAIN_REMOTE && server->domains[i].p.etrn == 1)
+			return true;
+	return false;
+}
+
 static const struct { const char *word; bool (*offered)(const struct session *); } extensions[] = {
 	{"PIPELINING", always},          /* RFC 2920 */
 	{"8BITMIME", always},            /* RFC 6152 */
@@ -41,6 +50,7 @@ static const struct { const char *word; bool (*offered)(const struct session *);
 	{"BINARYMIME", always},          /* RFC 3030 */
 	{"DSN", always},                 /* RFC 3461 */
 	{"SMTPUTF8", always},            /* RFC 6531 */
+	{"ETRN", has_etrn},              /* RFC 1985 */
 	{"STARTTLS", tls_is_offered},    /* RFC 3207 */
 };
 
@@ -142,6 +152,34 @@ static void cmd_EXPN(struct session *s, struct span args)
 {
 	(void)args;
 	session_reply(s, REPLY_NOT_IMPLEMENTED, no_detail);
+}
+
+/* Whether mail is held for the node: a domain, or @ and a domain with all below it. */
+static bool is_held(const struct session *s, struct span node)
+{
+	const struct server *server = &s->worker->proc.config.servers[s->server];
+	struct span domain = node.n > 0 && node.at[0] == '@' ? (struct span){node.at + 1, node.n - 1} : node;
+	const struct domain *d = route_section(server, domain);
+	return d != NULL && d->p.type == DOMAIN_REMOTE && d->p.etrn == 1;
+}
+
+/* RFC 1985 5 */
+static void cmd_ETRN(struct session *s, struct span args)
+{
+	struct worker_server *ws = &s->worker->servers[s->server];
+	struct span node = span_word(&args, " \t"), domain = node.n > 0 && node.at[0] == '@' ? (struct span){node.at + 1, node.n - 1} : node;
+	enum reply r = REPLY_ETRN_OK;
+	if (args.n > 0 || !domain_is_valid(domain, false))
+		r = REPLY_SYNTAX;
+	else if (!client_list_has(&ws->etrn_clients, (const struct sockaddr *)&s->client) || !is_held(s, node))
+		r = REPLY_ETRN_NOT_ALLOWED;
+	else if (ws->qmgr == NULL)
+		r = REPLY_ETRN_UNABLE;
+	else
+		send_etrn(ws->qmgr, (struct msg_etrn){.node = node}, -1);
+	if (r != REPLY_SYNTAX)
+		LOG(&s->worker->proc.log, etrn, NO_ID, F("client", span_of(s->address)), F("node", node), F("reply", span_of(reply_row(r)->text)));
+	session_put(s, r, r == REPLY_SYNTAX ? no_detail : node);
 }
 
 static void cmd_HELP(struct session *s, struct span args)

@@ -48,6 +48,8 @@ static void peer_gone(struct channel *c, int reason)
 	struct worker_server *s = &w->servers[c->server];
 	if (s->cleanup == c)
 		s->cleanup = NULL;
+	if (s->qmgr == c)
+		s->qmgr = NULL;
 	if (s->mover == c) {
 		submit_mover_gone(w, c);
 		s->mover = NULL;
@@ -73,7 +75,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	c->instance = instance;
 	c->server = server;
 	c->pid = pid;
-	struct channel **place = role == R_FRONT ? &w->front : role == R_MAPS ? &w->maps : role == R_CLEANUP ? &w->servers[server].cleanup : &w->servers[server].mover;
+	struct channel **place = role == R_FRONT ? &w->front : role == R_MAPS ? &w->maps : role == R_CLEANUP ? &w->servers[server].cleanup :
+		role == R_QMGR ? &w->servers[server].qmgr : &w->servers[server].mover;
 	struct channel *old = *place;
 	if (old != NULL) /* its successor came before the word that it is gone */
 		peer_gone(old, 0);
@@ -113,6 +116,9 @@ static int read_lists(struct worker *w)
 	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
 		client_list_free(&w->servers[i].relay_exceptions);
 		if (client_list_parse(span_of(w->proc.config.servers[i].p.relay_exceptions), &w->servers[i].relay_exceptions, &bad) != 0)
+			return ENOMEM;
+		client_list_free(&w->servers[i].etrn_clients);
+		if (client_list_parse(span_of(w->proc.config.servers[i].p.etrn_clients), &w->servers[i].etrn_clients, &bad) != 0)
 			return ENOMEM;
 	}
 	return 0;

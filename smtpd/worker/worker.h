@@ -88,8 +88,8 @@ struct session {
 };
 
 struct worker_server {
-	struct channel *cleanup, *mover;
-	struct client_list relay_exceptions;
+	struct channel *cleanup, *mover, *qmgr;
+	struct client_list relay_exceptions, etrn_clients;
 	SSL_CTX *tls;
 	struct session *oldest, *newest;
 	char *size_line;

@@ -17,7 +17,8 @@ enum cleanup_mood { CLEANUP_ANSWERS, CLEANUP_HOLDS };
 
 static struct side {
 	struct worker worker;
-	struct channel *cleanup, *mover, *front, *maps;  /* the far ends */
+	struct channel *cleanup, *mover, *front, *maps, *qmgr;  /* the far ends */
+	char etrn[300];                  /* the last that qmgr was asked for */
 	uint64_t question;               /* the last that maps was asked */
 	unsigned asked, answered;
 	char about[900];
@@ -142,6 +143,13 @@ static int on_session_closed(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_etrn(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, etrn, asked);
+	(void)snprintf(side.etrn, sizeof side.etrn, "%.*s", SPAN_ARG(asked.node));
+	return 0;
+}
+
 static int on_map_query(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, map_query, query);
@@ -157,7 +165,7 @@ static int on_map_query(struct channel *c, struct message *m)
 
 static void far_gone(struct channel *c, int reason)
 {
-	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps};
+	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps, &side.qmgr};
 	(void)reason;
 	for (size_t i = 0; i < COUNT_OF(far); i++)
 		if (*far[i] == c)
@@ -167,7 +175,7 @@ static void far_gone(struct channel *c, int reason)
 static const struct channel_owner far_owner = {
 	.handlers = {[MSG_submit] = on_submit, [MSG_submit_part] = on_part, [MSG_body_begin] = on_body_begin, [MSG_body_data] = on_body_data,
 		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed,
-		[MSG_map_query] = on_map_query},
+		[MSG_map_query] = on_map_query, [MSG_etrn] = on_etrn},
 	.gone = far_gone,
 };
 
@@ -181,6 +189,8 @@ static void near_gone(struct channel *c, int reason)
 		side.worker.maps = NULL;
 	if (s->cleanup == c)
 		s->cleanup = NULL;
+	if (s->qmgr == c)
+		s->qmgr = NULL;
 	if (s->mover == c) {
 		submit_mover_gone(&side.worker, c);
 		s->mover = NULL;
@@ -221,6 +231,9 @@ static void begin(struct replay *r)
 	w->servers[0].mover = link_to(r, R_MOVER, &side.mover);
 	w->front = link_to(r, R_FRONT, &side.front);
 	w->maps = link_to(r, R_MAPS, &side.maps);
+	w->servers[0].qmgr = link_to(r, R_QMGR, &side.qmgr);
+	if (client_list_parse(span_of(r->config.servers[0].p.etrn_clients), &w->servers[0].etrn_clients, &bad) != 0)
+		replay_fail(r, "no list");
 }
 
 static void after(struct replay *r)
@@ -348,6 +361,24 @@ static void run_maps(struct replay *r, struct span args)
 	replay_settle(r);
 }
 
+static void run_qmgr(struct replay *r, struct span args)
+{
+	if (!span_is(args, "dies"))
+		replay_fail(r, "what does qmgr do?");
+	channel_close(side.qmgr);
+	side.qmgr = NULL;
+	replay_settle(r);
+}
+
+/* The node that qmgr was asked for. */
+static void run_etrn(struct replay *r, struct span args)
+{
+	replay_settle(r);
+	if (!span_is(args, side.etrn))
+		replay_fail(r, "qmgr was asked for \"%s\"", side.etrn);
+	side.etrn[0] = '\0';
+}
+
 /* The next submission's envelope. */
 static void run_submitted(struct replay *r, struct span args)
 {
@@ -449,7 +480,7 @@ static void run_sessions(struct replay *r, struct span args)
 }
 
 static const struct replay_verb verbs[] = {
-	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps},
+	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
 	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
 };

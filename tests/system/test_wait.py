@@ -41,6 +41,29 @@ class Wait(unittest.TestCase):
             stamp = lambda name: datetime.datetime.fromisoformat(row[name]).timestamp()
             self.assertEqual(stamp("next_attempt") - stamp("arrival"), 23)
 
+    def test_mail_of_a_domain_with_etrn_waits_until_its_server_asks(self):
+        with Sink() as sink:
+            held = ("sink.example", "type=remote", "relay=yes", "etrn=yes", f"route=[127.0.0.1]:{sink.port}")
+            below = ("*.sink.example", "type=remote", "relay=yes", "etrn=yes", f"route=[127.0.0.1]:{sink.port}")
+            with Horn(["test_mode=yes"], QUICK, [held, below]) as h, h.client() as c:
+                self.assertIn("250-ETRN", c.ask("EHLO x.example"))
+                for rcpt in ("a@sink.example", "b@sink.example", "c@deep.sink.example"):
+                    c.send("a@example.org", rcpt, TEXT, ehlo=False)
+                waiting = queued(h, 3)
+                self.assertIn("(ETRN)", str(waiting))
+                wait_for("their next attempts, too", lambda: all(m["attempts"] >= 2 for m in h.messages()))
+                self.assertEqual((sink.messages, sink.connections), ([], 0))
+                self.assertTrue(c.ask("ETRN sink.example").startswith("250 2.0.0"))
+                wait_for("two", lambda: len(sink.messages) == 2)
+                self.assertEqual([m["recipients"][0]["address"] for m in queued(h)], ["c@deep.sink.example"])
+                h.kill_all()
+                h.start()
+                queued(h)
+                with h.client() as again:
+                    again.ask("EHLO x.example")
+                    self.assertTrue(again.ask("ETRN @sink.example").startswith("250 2.0.0"))
+                    wait_for("the last", lambda: len(sink.messages) == 3 and not h.messages())
+
     def test_delay_notice_then_expiry_report_each_once(self):
         with Sink(lambda stage, *a: "450 4.2.0 not now" if stage == "rcpt" else None) as sink, \
                 Horn(["test_mode=yes"], QUICK + ["delay_notification=2s", "expiry=5s"], [remote(sink)]) as h, h.client() as c:

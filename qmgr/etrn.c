@@ -1,0 +1,98 @@
+/* Mail that is held until the domain's own server asks for it (RFC 1985, MISSION E3). */
+#include "qmgr.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* "example.org", or "@example.org": it and all below it. */
+static bool covers(struct span node, struct span domain)
+{
+	if (node.n == 0 || node.at[0] != '@')
+		return span_case_eq(node, domain);
+	node = (struct span){node.at + 1, node.n - 1};
+	return span_case_eq(node, domain) || (domain.n > node.n && span_ends_case(domain, node) && domain.at[domain.n - node.n - 1] == '.');
+}
+
+bool etrn_is_open(const struct qmgr *q, struct span domain)
+{
+	int64_t now = clock_mono_ms();
+	for (const struct opened *o = q->opened; o != NULL; o = o->next)
+		if (o->until_ms > now && covers(span_of(o->node), domain))
+			return true;
+	return false;
+}
+
+static bool has_mail(const struct row *row, struct span node)
+{
+	struct span rest = row->rcpts, address, reason;
+	uint8_t state;
+	struct address a;
+	while (take_u8(&rest, &state) && take_lspan(&rest, &address) && take_lspan(&rest, &reason))
+		if (state < RCPT_OWED && address_parse(address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0 && covers(node, a.domain))
+			return true;
+	return false;
+}
+
+/* What waits for the node becomes due. */
+static uint64_t start_waiting(struct qmgr *q, struct span node)
+{
+	struct qid id = {{0}};
+	struct buffer bytes;
+	struct row row;
+	uint64_t n = 0;
+	buffer_init(&bytes, 16 * 1024 * 1024);
+	while (index_next(&q->index, &id, &bytes, &row) == 0) {
+		if ((row.flags & ROW_IS_HELD) != 0 || row.next_s == ROW_ACTIVE || !has_mail(&row, node))
+			continue;
+		row.next_s = row.next_attempt_s = q_now(q);
+		row.flags |= ROW_FORCED;
+		if (index_put(&q->index, &id, &row) != 0)
+			break;
+		n++;
+	}
+	buffer_free(&bytes);
+	q->index_dirty = true;
+	q_turn_soon(q);
+	return n;
+}
+
+static struct opened *find_or_make(struct qmgr *q, struct span node)
+{
+	int64_t now = clock_mono_ms();
+	for (struct opened **p = &q->opened; *p != NULL;) {
+		struct opened *o = *p;
+		if (span_case_is(node, o->node))
+			return o;
+		if (o->until_ms > now) {
+			p = &o->next;
+			continue;
+		}
+		*p = o->next;
+		free(o->node);
+		free(o);
+	}
+	struct opened *o = calloc(1, sizeof *o);
+	char *text = span_dup(node);
+	if (o == NULL || text == NULL) {
+		free(o);
+		free(text);
+		return NULL;
+	}
+	*o = (struct opened){.node = text, .next = q->opened};
+	q->opened = o;
+	return o;
+}
+
+int etrn_on_etrn(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, etrn, asked);
+	struct qmgr *q = ch->program;
+	struct opened *o = find_or_make(q, asked.node);
+	char text[32];
+	if (o == NULL || o->until_ms > clock_mono_ms()) /* it goes out already */
+		return 0;
+	o->until_ms = clock_mono_ms() + ETRN_OPEN_MS;
+	(void)snprintf(text, sizeof text, "%llu", (unsigned long long)start_waiting(q, asked.node));
+	LOG(&q->proc.log, etrn_started, NO_ID, F("node", asked.node), F("messages", span_of(text)));
+	return 0;
+}
