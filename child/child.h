@@ -11,6 +11,7 @@ struct child_task {
 	struct span action, target, id, sender, recipient, local, domain, extension, original, arrived, quota;
 	struct span forward, maps, delimiter, owner, name; /* proc.h has their words */
 	struct span note; /* said beside a success: why a .forward was not followed */
+	struct buffer bytes; /* of local's words: the spans point into it */
 	char *path;      /* target with %u and %d filled in, below the home unless it begins with / */
 };
 

@@ -107,8 +107,7 @@ static struct span take_environment(const char *name)
 
 void child_begin(struct child_task *t)
 {
-	static struct buffer bytes; /* t's spans point into it */
-	if (read_task(&bytes, t) != 0)
+	if (read_task(&t->bytes, t) != 0)
 		child_end(451, "4.3.0", "the delivery's task could not be read");
 	const struct { const char *name; struct span *place; } told[] = {{CHILD_ACTION, &t->action}, {CHILD_TARGET, &t->target}, {CHILD_QUOTA, &t->quota},
 		{CHILD_FORWARD, &t->forward}, {CHILD_MAPS, &t->maps}, {CHILD_DELIMITER, &t->delimiter}, {CHILD_OWNER, &t->owner}, {CHILD_NAME, &t->name}};

@@ -148,18 +148,26 @@ static int write_new(struct cli *c, int dir_fd, const char *name, const struct b
 	return error == 0 ? 0 : cli_fail(c, EX_CANTCREAT, "%s/%s: %s", c->dir, name, strerror(error));
 }
 
+static bool is_given(const char *name, char **settings, int n)
+{
+	size_t length = strlen(name);
+	for (int i = 0; i < n; i++)
+		if (strncmp(settings[i], name, length) == 0 && settings[i][length] == '=')
+			return true;
+	return false;
+}
+
 static int compose_init(struct cli *c, char **settings, int n, struct buffer *service, struct buffer *server)
 {
 	static const struct { const char *name, *tail; } beneath[] = {{"spool_directory", "spool"}, {"run_directory", "run"}, {"log_directory", "log"}};
 	buffer_puts(service, "# Posthorn, service-wide parameters: posthorn.conf(5).\n");
 	buffer_puts(server, "# The virtual server 'default': posthorn.conf(5).\n");
-	for (size_t i = 0; strcmp(c->dir, "/etc/posthorn") != 0 && i < COUNT_OF(beneath); i++) {
-		bool given = false;
-		for (int k = 0; k < n; k++)
-			given = given || (strncmp(settings[k], beneath[i].name, strlen(beneath[i].name)) == 0 && settings[k][strlen(beneath[i].name)] == '=');
-		if (!given)
+	bool system = strcmp(c->dir, "/etc/posthorn") == 0;
+	for (size_t i = 0; !system && i < COUNT_OF(beneath); i++)
+		if (!is_given(beneath[i].name, settings, n))
 			buffer_printf(service, "%s = %s/%s\n", beneath[i].name, c->dir, beneath[i].tail);
-	}
+	if (system && !is_given("alias_maps", settings, n) && access("/etc/aliases", R_OK) == 0)
+		buffer_puts(server, "alias_maps = hash:/etc/aliases\n");
 	for (int i = 0; i < n; i++) {
 		struct span rest = span_of(settings[i]);
 		struct span name = span_trim(span_until(&rest, '='));

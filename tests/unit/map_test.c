@@ -10,7 +10,7 @@ static char dir[] = "/tmp/posthorn-map-XXXXXX";
 
 static void make_dir(void)
 {
-	strcpy(dir, "/tmp/posthorn-map-XXXXXX");
+	memcpy(dir, "/tmp/posthorn-map-XXXXXX", sizeof dir);
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 }
 
@@ -31,16 +31,17 @@ static void write_file(const char *name, const char *text)
 	ck_assert_int_eq(fclose(f), 0);
 }
 
+static char spec_text[300];
+static struct buffer value;
+
 static struct span spec(const char *type, const char *name)
 {
-	static char text[300];
-	(void)snprintf(text, sizeof text, "%s:%s/%s", type, dir, name);
-	return span_of(text);
+	(void)snprintf(spec_text, sizeof spec_text, "%s:%s/%s", type, dir, name);
+	return span_of(spec_text);
 }
 
 static const char *ask(struct map *m, const char *key)
 {
-	static struct buffer value;
 	struct complaint why;
 	buffer_free(&value);
 	buffer_init(&value, MAP_VALUE_MOST);
