@@ -133,7 +133,7 @@ def onlymta():
         inside = subprocess.Popen(["unshare", "-mpnuf", "--kill-child", "sh", "-c",
                                    f"ip link set lo up; mount --bind /dev {root}/dev; mount -t proc proc {root}/proc; mount -t tmpfs -o mode=755 tmpfs {root}/run; "
                                    f"chroot {root} sh /root/inside.sh >{work}/out 2>&1; echo $? >{work}/rc; until [ -e {work}/go ]; do sleep 0.2; done; "
-                                   f"chroot {root} su carol -c \"timeout 20 script -qec 'sh /tmp/mutt.sh' /dev/null\" </dev/null >{work}/mutt 2>&1; touch {work}/done; exec sleep 100000"],
+                                   f"sleep 10 | chroot {root} su carol -c \"timeout 20 script -qec 'sh /tmp/mutt.sh' /dev/null\" >{work}/mutt 2>&1; touch {work}/done; exec sleep 100000"],
                                   env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DOVECOT": DOVECOT})
         wait_for("the inside has run", lambda: read(work / "rc"), 120)
         uid = {line.split(":")[0]: int(line.split(":")[2]) for line in read(root / "etc/passwd").splitlines()}
@@ -155,7 +155,7 @@ def onlymta():
         out[".forward to a pipe, as bob"] = piped.startswith("bob\n") and "Subject: to-bob" in piped
         carol = root / "var/mail/carol"
         out["mbox, as carol"] = carol.exists() and carol.stat().st_uid == uid["carol"]
-        (root / "tmp/mutt.sh").write_text("export TERM=xterm\ncd /tmp\nmutt -n -F /dev/null -e 'set wait_key=no' -f /var/mail/carol -e 'push \"<pipe-message>cat >/tmp/seen<enter><quit>y\"'\n")
+        (root / "tmp/mutt.sh").write_text("export TERM=xterm\ncd /tmp\nmutt -n -F /dev/null -e 'set wait_key=no folder=/tmp' -f /var/mail/carol -e 'push \"<pipe-message>cat >/tmp/seen<enter><quit>y\"'\n")
         (work / "go").touch()
         wait_for("mutt has ended", lambda: (work / "done").exists(), 60)
         out["mutt reads the mbox"] = "to-carol" in read(root / "tmp/seen")
