@@ -40,7 +40,7 @@ static bool is_spec(const struct request *r, const char *text)
 	bool bad;
 	if (map_spec_next(&rest, &spec, &bad) && rest.n == 0)
 		return true;
-	(void)cli_fail(&r->cli, EX_USAGE, "'%s': write TYPE:FILE with an absolute FILE; types: hash btree cdb regexp pcre odbc, or inline:{ key = value }", text);
+	(void)cli_fail(&r->cli, EX_USAGE, "'%s': write TYPE:FILE with an absolute FILE; types: hash btree cdb regexp pcre odbc ldap, or inline:{ key = value }", text);
 	return false;
 }
 

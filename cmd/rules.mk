@@ -6,4 +6,4 @@ SRC_hornqueue := cmd/hornqueue.c cmd/hornqueue_badmail.c cmd/common/cli.c
 LIBS_hornqueue := -ljansson
 SRC_sendmail := cmd/sendmail.c cmd/sendmail_smtp.c cmd/common/cli.c
 SRC_hornmap := cmd/hornmap.c cmd/common/cli.c
-LIBS_hornmap := -ldb -lcdb -lpcre2-8 -lodbc
+LIBS_hornmap := -ldb -lcdb -lpcre2-8 -lodbc -lldap -llber

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const struct map_kind *const kinds[] = {&map_hash, &map_btree, &map_cdb, &map_regexp, &map_pcre, &map_inline, &map_odbc};
+static const struct map_kind *const kinds[] = {&map_hash, &map_btree, &map_cdb, &map_regexp, &map_pcre, &map_inline, &map_odbc, &map_ldap};
 
 enum { LOOK_EVERY_MS = 1000 };
 

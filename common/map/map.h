@@ -47,7 +47,7 @@ struct map {
 	ino_t inode;
 	int64_t changed_ns, looked_ms;
 };
-extern const struct map_kind map_hash, map_btree, map_cdb, map_regexp, map_pcre, map_inline, map_odbc;
+extern const struct map_kind map_hash, map_btree, map_cdb, map_regexp, map_pcre, map_inline, map_odbc, map_ldap;
 /* Berkeley DB and cdb files are made by these: pairs arrive through put.  path is the file to be made. */
 struct map_maker {
 	void *state;

@@ -201,7 +201,7 @@ static const char *text_fault(enum param_kind kind, struct span text)
 	case KIND_DELIVERY:
 		return delivery_parse(text, &(struct delivery){0}) == 0 ? NULL : "write drop, maildir, mbox, lmtp:[HOST]:PORT, lmtp:unix:/PATH or pipe:COMMAND";
 	case KIND_MAPS:
-		return maps_are_valid(text) ? NULL : "write TYPE:FILE with an absolute FILE, several with commas; types: hash btree cdb regexp pcre odbc; or inline:{ key = value, ... }";
+		return maps_are_valid(text) ? NULL : "write TYPE:FILE with an absolute FILE, several with commas; types: hash btree cdb regexp pcre odbc ldap; or inline:{ key = value, ... }";
 	case KIND_ADDRESS:
 		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:

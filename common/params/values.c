@@ -362,7 +362,7 @@ int config_ports(const struct config *c, struct port_list *l)
 
 /* ---- maps ---- */
 
-static const char *const map_types[] = {"hash", "btree", "cdb", "regexp", "pcre", "odbc", "inline"};
+static const char *const map_types[] = {"hash", "btree", "cdb", "regexp", "pcre", "odbc", "ldap", "inline"};
 
 static size_t spec_length(struct span text)
 {

@@ -3,11 +3,13 @@ import grp
 import os
 import pathlib
 import pwd
+import shutil
+import socket
 import sqlite3
 import subprocess
 import unittest
 
-from horn import BUILD, Horn, Sink, remote, wait_for
+from horn import BUILD, Horn, Sink, free_port, remote, wait_for
 
 TEXT = b"From: a@example.org\r\nTo: b@example.org\r\nSubject: hello\r\n\r\nA line.\r\n"
 ROOT = os.geteuid() == 0
@@ -222,6 +224,53 @@ list: one@sink.example, two@sink.example
                     db.close()
                     c.send("b@example.org", "a@local.example", TEXT[:-2], ehlo=False)
                     wait_for("deferred", lambda: [m for m in h.messages() if "cannot be read" in str(m)])
+
+    def test_ldap(self):
+        slapd = shutil.which("slapd", path="/usr/sbin:/usr/bin")
+        self.assertTrue(slapd, "slapd is missing")
+        with Sink() as sink:
+            with self.horn(domains=[remote(sink)]) as h:
+                d, port = h.root / "ldap", free_port()
+                (d / "db").mkdir(parents=True)
+                (d / "conf").write_text(f"""include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+modulepath /usr/lib/ldap
+moduleload back_mdb
+pidfile {d}/pid
+database mdb
+suffix dc=x
+rootdn cn=admin,dc=x
+rootpw secret
+directory {d}/db
+access to * by users read by * auth
+""")
+                (d / "data").write_text("dn: dc=x\nobjectClass: domain\ndc: x\n\ndn: cn=a,dc=x\nobjectClass: inetOrgPerson\ncn: a\nsn: a\nmail: a@local.example\nlabeledURI: x@sink.example\nlabeledURI: y@sink.example\n")
+                subprocess.run([slapd.replace("slapd", "slapadd"), "-f", d / "conf", "-l", d / "data"], check=True, capture_output=True)
+                def start():
+                    server = subprocess.Popen([slapd, "-f", d / "conf", "-h", f"ldap://127.0.0.1:{port}", "-d", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    wait_for("slapd listens", lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+                    return server
+                (self.maps / "people").write_text(f"server = ldap://127.0.0.1:{port}\nbase = dc=x\nfilter = (mail=%s)\nattribute = labeledURI\nbind_dn = cn=admin,dc=x\nbind_password = secret\n")
+                server = start()
+                try:
+                    self.assertEqual(h.run("hornmap", "query", f"ldap:{self.maps}/people", "A@local.example").stdout, b"x@sink.example,y@sink.example\n")
+                    self.assertEqual(h.run("hornmap", "query", f"ldap:{self.maps}/people", "*@local.example", check=False).returncode, 1) # no pattern gets through
+                    h.conf("-e", f"virtual_alias_maps=ldap:{self.maps}/people")
+                    h.run("posthorn", "-c", str(h.dir), "reload")
+                    with h.client() as c:
+                        c.send("b@example.org", "a@local.example", TEXT[:-2])
+                        wait_for("both", lambda: sorted(r for m in sink.messages for r in rcpts(m)) == ["x@sink.example", "y@sink.example"])
+                        server.terminate()
+                        server.wait()
+                        c.send("b@example.org", "a@local.example", TEXT[:-2], ehlo=False)
+                        wait_for("deferred", lambda: [m for m in h.messages() if "cannot be read" in str(m)])
+                        server = start()
+                        h.queue("flush")
+                        wait_for("sent when it is back", lambda: len([r for m in sink.messages for r in rcpts(m)]) == 4)
+                finally:
+                    server.terminate()
+                    server.wait()
 
     def test_expansion_and_dsn(self):
         """RFC 3461 5.2.7: one address is as a relay, several are "expanded" once and ask for success no more."""

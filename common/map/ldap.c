@@ -1,0 +1,166 @@
+/* ldap:FILE: a directory.  FILE holds "server = ldap://HOST", "base", "filter" with %s for the key (escaped as RFC 4515 has
+ * it), "attribute", and where they are wanted "bind_dn", "bind_password" and "starttls = yes".  Values are joined by commas. */
+#include "map/map.h"
+
+#include <fcntl.h>
+#include <ldap.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONFIG_MOST = 64 * 1024, LIMIT_S = 10, ENTRIES_MOST = 10000 };
+
+struct directory {
+	char *server, *base, *filter, *attribute, *bind_dn, *bind_password, *starttls;
+	LDAP *connection; /* NULL: none now */
+};
+
+static void hang_up(struct directory *d)
+{
+	if (d->connection != NULL)
+		(void)ldap_unbind_ext(d->connection, NULL, NULL);
+	d->connection = NULL;
+}
+
+static void close_ldap(struct map *m)
+{
+	struct directory *d = m->state;
+	hang_up(d);
+	char *const texts[] = {d->server, d->base, d->filter, d->attribute, d->bind_dn, d->starttls};
+	for (size_t i = 0; i < COUNT_OF(texts); i++)
+		free(texts[i]);
+	if (d->bind_password != NULL)
+		explicit_bzero(d->bind_password, strlen(d->bind_password));
+	free(d->bind_password);
+	free(d);
+}
+
+static int read_config(struct directory *d, struct span text, const char *path, struct complaint *why)
+{
+	const struct { const char *name; char **place; } known[] = {{"server", &d->server}, {"base", &d->base}, {"filter", &d->filter},
+		{"attribute", &d->attribute}, {"bind_dn", &d->bind_dn}, {"bind_password", &d->bind_password}, {"starttls", &d->starttls}};
+	unsigned line = 0;
+	while (text.n > 0) {
+		struct span one = span_trim(span_until(&text, '\n')), value = one, name = span_trim(span_until(&value, '='));
+		size_t i = 0;
+		line++;
+		if (one.n == 0 || one.at[0] == '#')
+			continue;
+		while (i < COUNT_OF(known) && !span_is(name, known[i].name))
+			i++;
+		if (i == COUNT_OF(known) || *known[i].place != NULL || span_trim(value).n == 0) {
+			complain(why, path, line, "write name = value once for each of server, base, filter, attribute, bind_dn, bind_password, starttls");
+			return EINVAL;
+		}
+		*known[i].place = span_dup(span_trim(value));
+	}
+	if (d->server == NULL || d->base == NULL || d->filter == NULL || d->attribute == NULL || strstr(d->filter, "%s") == NULL) {
+		complain(why, path, 0, "server, base, filter or attribute is missing, or the filter has no %%s for the key");
+		return EINVAL;
+	}
+	return 0;
+}
+
+static int open_ldap(struct map *m, struct complaint *why)
+{
+	struct directory *d = calloc(1, sizeof *d);
+	struct buffer text;
+	buffer_init(&text, CONFIG_MOST);
+	int error = d == NULL ? ENOMEM : read_file_at(AT_FDCWD, m->path, CONFIG_MOST - 1, &text);
+	m->state = d;
+	if (error != 0)
+		complain(why, m->path, 0, "%s", strerror(error));
+	else
+		error = read_config(d, buffer_span(&text), m->path, why);
+	if (text.at != NULL)
+		explicit_bzero(text.at, text.n); /* it may hold a password */
+	buffer_free(&text);
+	if (error != 0 && d != NULL) {
+		close_ldap(m);
+		m->state = NULL;
+	}
+	return error;
+}
+
+static int connect_now(struct directory *d)
+{
+	int version = LDAP_VERSION3;
+	const struct timeval limit = {.tv_sec = LIMIT_S};
+	if (d->connection != NULL)
+		return LDAP_SUCCESS;
+	int r = ldap_initialize(&d->connection, d->server);
+	if (r != LDAP_SUCCESS)
+		return r;
+	(void)ldap_set_option(d->connection, LDAP_OPT_PROTOCOL_VERSION, &version);
+	(void)ldap_set_option(d->connection, LDAP_OPT_NETWORK_TIMEOUT, &limit);
+	(void)ldap_set_option(d->connection, LDAP_OPT_TIMEOUT, &limit);
+	(void)ldap_set_option(d->connection, LDAP_OPT_REFERRALS, LDAP_OPT_OFF);
+	if (d->starttls != NULL && strcmp(d->starttls, "yes") == 0)
+		r = ldap_start_tls_s(d->connection, NULL, NULL);
+	struct berval password = {.bv_val = d->bind_password == NULL ? (char[]){""} : d->bind_password,
+		.bv_len = d->bind_password == NULL ? 0 : strlen(d->bind_password)};
+	if (r == LDAP_SUCCESS && d->bind_dn != NULL)
+		r = ldap_sasl_bind_s(d->connection, d->bind_dn, LDAP_SASL_SIMPLE, &password, NULL, NULL, NULL);
+	return r;
+}
+
+/* Each character that a filter gives a meaning, and all that is not plain ASCII, as \XX (RFC 4515 3). */
+static void put_filter(struct buffer *b, const char *filter, struct span key)
+{
+	for (const char *p = filter; *p != '\0'; p++) {
+		if (p[0] != '%' || p[1] != 's') {
+			buffer_putc(b, *p);
+			continue;
+		}
+		p++;
+		for (size_t i = 0; i < key.n; i++) {
+			unsigned char c = (unsigned char)key.at[i];
+			if (c < 0x20 || c > 0x7e || strchr("*()\\", c) != NULL)
+				buffer_printf(b, "\\%02x", c);
+			else
+				buffer_putc(b, (char)c);
+		}
+	}
+}
+
+static size_t take_entries(const struct directory *d, LDAPMessage *found, struct buffer *value)
+{
+	size_t n = 0;
+	for (LDAPMessage *e = ldap_first_entry(d->connection, found); e != NULL; e = ldap_next_entry(d->connection, e)) {
+		struct berval **values = ldap_get_values_len(d->connection, e, d->attribute);
+		for (size_t i = 0; values != NULL && values[i] != NULL; i++) {
+			if (values[i]->bv_len == 0)
+				continue;
+			buffer_puts(value, n++ > 0 ? "," : "");
+			buffer_put(value, values[i]->bv_val, values[i]->bv_len);
+		}
+		ldap_value_free_len(values);
+	}
+	return n;
+}
+
+static enum map_status query_ldap(struct map *m, struct span key, struct buffer *value, struct complaint *why)
+{
+	struct directory *d = m->state;
+	LDAPMessage *found = NULL;
+	struct buffer filter;
+	struct timeval limit = {.tv_sec = LIMIT_S};
+	char *attributes[] = {d->attribute, NULL};
+	size_t n = 0;
+	buffer_init(&filter, CONFIG_MOST);
+	put_filter(&filter, d->filter, key);
+	int r = connect_now(d);
+	if (r == LDAP_SUCCESS)
+		r = ldap_search_ext_s(d->connection, d->base, LDAP_SCOPE_SUBTREE, buffer_cstr(&filter), attributes, 0, NULL, NULL, &limit, ENTRIES_MOST, &found);
+	if (r == LDAP_SUCCESS)
+		n = take_entries(d, found, value);
+	if (found != NULL)
+		(void)ldap_msgfree(found);
+	buffer_free(&filter);
+	if (r == LDAP_SUCCESS)
+		return n == 0 ? MAP_NONE : MAP_FOUND;
+	complain(why, m->path, 0, "%s: %s", d->server, ldap_err2string(r));
+	hang_up(d); /* the next question makes a new connection */
+	return MAP_FAILED;
+}
+
+const struct map_kind map_ldap = {"ldap", "", true, true, open_ldap, close_ldap, query_ldap, NULL};
