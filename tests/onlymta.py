@@ -131,7 +131,7 @@ def onlymta():
         out = {"MTAs": [line.split(":")[0] for line in packages.splitlines() if "mail-transport-agent" in line]}
         (root / "root/inside.sh").write_text(INSIDE)
         inside = subprocess.Popen(["unshare", "-mpnuf", "--kill-child", "sh", "-c",
-                                   f"ip link set lo up; mount --bind /dev {root}/dev; mount -t proc proc {root}/proc; mount -t tmpfs -o mode=755 tmpfs {root}/run; "
+                                   f"ip link set lo up; mount --rbind /dev {root}/dev; mount -t proc proc {root}/proc; mount -t tmpfs -o mode=755 tmpfs {root}/run; "
                                    f"chroot {root} sh /root/inside.sh >{work}/out 2>&1; echo $? >{work}/rc; until [ -e {work}/go ]; do sleep 0.2; done; "
                                    f"sleep 10 | chroot {root} su carol -c \"timeout 20 script -qec 'sh /tmp/mutt.sh' /dev/null\" >{work}/mutt 2>&1; touch {work}/done; exec sleep 100000"],
                                   env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DOVECOT": DOVECOT})

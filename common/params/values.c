@@ -256,6 +256,15 @@ int delivery_parse(struct span text, struct delivery *out)
 	return argument.n > 0 && (out->kind == DELIVERY_PIPE || lmtp_is_valid(argument)) ? 0 : EINVAL;
 }
 
+/* No top-level domain is a number (RFC 3696 2): a name that ends so is a slip in an address. */
+static bool looks_like_address(struct span name)
+{
+	size_t i = name.n;
+	while (i > 0 && name.at[i - 1] >= '0' && name.at[i - 1] <= '9')
+		i--;
+	return i < name.n && (i == 0 || name.at[i - 1] == '.');
+}
+
 int nexthop_parse(struct span text, struct nexthop *out)
 {
 	struct nexthop h = {0};
@@ -266,7 +275,7 @@ int nexthop_parse(struct span text, struct nexthop *out)
 		return EINVAL;
 	h.name = without_brackets(host);
 	bool bracketed = h.name.n != host.n, address = set_address(h.name, 0, &sa, &n);
-	if (!address && !domain_is_valid(h.name, false))
+	if (!address && (!domain_is_valid(h.name, false) || looks_like_address(h.name)))
 		return EINVAL;
 	h.kind = bracketed && address ? NEXTHOP_ADDRESS : bracketed ? NEXTHOP_HOST : NEXTHOP_MX;
 	*out = h;

@@ -13,6 +13,7 @@ static const int every[] = {
 	SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction),
 	SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(fcntl), SCMP_SYS(lseek), SCMP_SYS(pread64), SCMP_SYS(timerfd_settime),
 	SCMP_SYS(timerfd_create), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(sched_yield),
+	SCMP_SYS(sysinfo), /* libc's qsort asks how much memory there is before it sorts more than 1 KB */
 };
 static const int on_socket[] = {SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(shutdown)};
 static const int on_connect[] = {SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(ioctl)};
@@ -27,7 +28,7 @@ static const int on_rename[] = {SCMP_SYS(rename), SCMP_SYS(renameat), SCMP_SYS(r
 static const int on_memfd[] = {SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(pwrite64), SCMP_SYS(pread64), SCMP_SYS(fstat)};
 static const int on_inotify[] = {SCMP_SYS(inotify_init1), SCMP_SYS(inotify_add_watch), SCMP_SYS(inotify_rm_watch)};
 static const int on_db[] = {SCMP_SYS(getcwd), SCMP_SYS(pselect6), SCMP_SYS(select), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep),
-	SCMP_SYS(truncate), SCMP_SYS(uname), SCMP_SYS(sysinfo), SCMP_SYS(prlimit64), SCMP_SYS(msync), SCMP_SYS(tgkill)};
+	SCMP_SYS(truncate), SCMP_SYS(uname), SCMP_SYS(prlimit64), SCMP_SYS(msync), SCMP_SYS(tgkill)};
 
 struct call_group {
 	unsigned bit;

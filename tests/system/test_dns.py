@@ -18,10 +18,14 @@ null MX 0 .
 plain A 127.0.0.1
 loop MX 10 mx.horn.example.
 empty TXT "no address here"
+circle CNAME circle2
+circle2 CNAME circle
+many MX 10 m0
+@MANY@
 mx A 127.0.0.1
 dead A 127.0.0.2
 never A 127.0.0.3
-"""
+""".replace("@MANY@", "\n".join(f"many MX {10 + i} m{i}\nm{i} A 127.0.1.{i}" for i in range(100)))
 
 
 class Dns(Zone):
@@ -39,6 +43,19 @@ class Dns(Zone):
             reports = b"".join(p.read_bytes() for p in h.drop())
             for name, status in failed.items():
                 self.assertIn(b"Final-Recipient: rfc822;%s@%s.horntest\r\nAction: failed\r\nStatus: %s" % (name.encode(), name.encode(), status), reports)
+
+    def test_odd_answers(self):
+        """A CNAME that goes in circles; more mail exchangers than are tried, in an answer that needs TCP; a server that refuses."""
+        self.serve("zone.signed")
+        with Sink() as sink, self.horn(sink) as h, h.client() as c:
+            c.send("back@local.example", "x@circle.horntest", TEXT)
+            c.send("back@local.example", "x@elsewhere.fr", TEXT, ehlo=False) # NSD has no such zone: REFUSED
+            rows = wait_for("both wait", lambda: len([m for m in h.messages() if m["state"] == "deferred"]) == 2 and h.messages(), 40)
+            for row in rows:
+                self.assertIn("look-up failed", row["recipients"][0]["reason"])
+            said = h.run("posthorn", "-c", str(h.dir), "explain", "x@many.horntest").stdout.decode()
+            self.assertIn("  20. ", said)
+            self.assertNotIn("  21. ", said)
 
     def test_a_forged_answer_defers(self):
         signed = (self.dir / "zone.signed").read_text()
