@@ -2,7 +2,7 @@
 # clang-tidy and cppcheck over the whole tree; what is switched off stands in .clang-tidy with its reason.
 set -eu
 cd "$(dirname "$0")/.."
-files=$(find common master smtpd cleanup qmgr mover smtp drop local deliver child bounce pickup control config logd resolver cmd -name '*.c')
+files=$(find common master smtpd cleanup qmgr mover smtp drop local deliver child maps bounce pickup control config logd resolver cmd -name '*.c')
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 # shellcheck disable=SC2086

@@ -20,11 +20,12 @@ data common/smtp/data.c
 header common/message/header.c common/message/received.c:crlf_put
 ipc common/ipc/messages.c:msg_admit common/ipc/messages.def common/base/buffer.c:take,take_u32,take_u64,take_lspan
 record common/queuefile/record.c:wait_parse,record_parse common/queuefile/envelope.c:envelope_parse,take* common/queuefile/fates.c:fate_next,result_take,parse*
-config common/params/config.c:config_parse_snapshot,read_lines,read_config_file,take*,begin_domain,refuse,add_server,*_is_valid common/params/resolve.c:find_text,name_length,expand,set_*,check_*,config_resolve common/params/params.c:parse*,param_set,check* common/params/values.c
+config common/params/config.c:config_parse_snapshot,read_lines,read_config_file,take*,begin_domain,refuse,add_server,*_is_valid common/params/resolve.c:find_text,name_length,expand,set_*,check_*,config_resolve common/params/params.c:parse*,param_set,check* common/params/values.c:copy_text,parse_*,is_bare_v6,split_port,without_brackets,set_address,listen_next,mask_bits,client_list_parse,lmtp_is_valid,delivery_parse,looks_like_address,nexthop_*,spec_length,map_spec_next
 dns common/dns/dns.c:dns_parse_answer,skip*,read*,take*,put*,parse*
 journal common/queuefile/record.c:load_batch,batch_head_is_good,segment_reader_next,record_parse common/queuefile/envelope.c:envelope_parse,take*
 pickup pickup/draft.c
 convert common/message/convert.c
-rewrite common/message/rewrite.c
+rewrite common/message/rewrite.c:put*,take*,address_at,from,kind_of,rewrite*
+alias common/map/alias.c common/map/text.c
 END
 [ "$bad" = 0 ]

@@ -1,4 +1,5 @@
 /* One function per parser of outside bytes; the build makes a program of each (-DTARGET=name). */
+#include "map/map.h"
 #include "dns/dns.h"
 #include "ipc/ipc.h"
 #include "message/message.h"
@@ -315,6 +316,42 @@ static void fuzz_rewrite(struct span s)
 	buffer_free(&twice);
 }
 
+/* What users write into a .forward, and administrators into tables: items lie inside, nothing is read twice, lines are counted. */
+static void fuzz_alias(struct span s)
+{
+	struct span rest = s;
+	struct arena arena = {0};
+	struct alias_item item;
+	struct buffer key, value;
+	struct complaint why = {.file = ""};
+	size_t before = rest.n + 1;
+	while (rest.n < before) {
+		before = rest.n;
+		int more = alias_next(&rest, &item, &arena);
+		if (more <= 0)
+			break;
+		if (item.text.n == 0 || item.text.n > s.n || rest.n > before)
+			abort();
+	}
+	arena_free(&arena);
+	for (int aliases = 0; aliases <= 1; aliases++) {
+		unsigned line = 0, lines = 1;
+		for (size_t i = 0; i < s.n; i++)
+			lines += s.at[i] == '\n';
+		buffer_init(&key, MAP_KEY_MOST);
+		buffer_init(&value, MAP_VALUE_MOST);
+		rest = s;
+		while (map_text_next(&rest, &line, aliases == 1, &key, &value, &why) > 0)
+			if (line > lines || key.n == 0 || value.n == 0)
+				abort();
+		for (size_t nth = 0; map_key(aliases == 1 ? KEYS_ALIAS : KEYS_ADDRESS, s, SPAN_LIT("d.example"), "+", nth, &key); nth++)
+			if (nth > 2)
+				abort();
+		buffer_free(&key);
+		buffer_free(&value);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
@@ -325,7 +362,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	memcpy(copy, bytes, n);
 	TARGET((struct span){copy, n});
 	free(copy);
-	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite};
+	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite, fuzz_alias};
 	(void)unused;
 	return 0;
 }
