@@ -11,7 +11,7 @@
 #define EVENTS_FILE "maps/events.def"
 #include "log/events.h"
 
-enum { STEPS_MOST = 20000, ASK_LIMIT_S = 20, COMPLAIN_AGAIN_MS = 60000, FIELDS_MOST = 1000 };
+enum { STEPS_MOST = 20000, ASK_LIMIT_S = 20, ASK_MOST_MS = 5000, COMPLAIN_AGAIN_MS = 60000, FIELDS_MOST = 1000 };
 
 /* One map of the configuration, whoever names it. */
 struct source {
@@ -54,6 +54,7 @@ struct query {
 	enum map_answered answer;
 	bool list, asking_owner; /* an owner- alias stands beside it */
 	struct buffer value;
+	int64_t spent_ms;         /* in tables that are read here: patterns may be slow */
 	char rule[400];
 	struct server *server;
 	struct query *next, *next_all;

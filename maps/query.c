@@ -134,12 +134,17 @@ void query_run(struct maps *m, struct query *q)
 			return;
 		}
 		enum map_status status = MAP_FOUND;
-		if (s->kind == STEP_MAP)
+		int64_t began = clock_mono_ms();
+		if (q->spent_ms > ASK_MOST_MS) { /* whoever sends what takes so long waits alone */
+			complain(&why, "maps", 0, "one question takes longer than %d ms", ASK_MOST_MS);
+			status = MAP_FAILED;
+		} else if (s->kind == STEP_MAP)
 			status = ask_map(s->source, q, s->key, &why);
 		else if (s->kind == STEP_USER)
 			status = ask_user(s->key, &why);
 		else
 			buffer_put_span(&q->value, s->text);
+		q->spent_ms += clock_mono_ms() - began;
 		query_take(m, q, status, &why);
 	}
 	finish(m, q);

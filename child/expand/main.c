@@ -5,10 +5,26 @@
 #include "child/child.h"
 #include "map/map.h"
 
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static bool owned_alone(const struct stat *st, uint64_t owner)
+{
+	return (st->st_uid == 0 || st->st_uid == owner) && (st->st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+/* Nobody else can put another file in its place. */
+static bool in_safe_place(const char *path, uint64_t owner)
+{
+	struct stat st;
+	char *copy = span_dup(span_of(path));
+	bool safe = copy != NULL && stat(dirname(copy), &st) == 0 && owned_alone(&st, owner);
+	free(copy);
+	return safe;
+}
 
 /* Root's, or the owner's of a private instance; nobody else may write it. */
 static bool may_run(const struct child_task *t, const struct map *m)
@@ -20,7 +36,7 @@ static bool may_run(const struct child_task *t, const struct map *m)
 		return true; /* it stands in the configuration */
 	if (parse_u64(t->owner, UINT32_MAX, &owner) != 0 || stat(path, &st) != 0)
 		return false;
-	return (st.st_uid == 0 || st.st_uid == owner) && (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+	return owned_alone(&st, owner) && st.st_ino == m->inode && in_safe_place(path, owner);
 }
 
 static enum map_status ask(const struct child_task *t, struct span spec, struct span key, struct buffer *value, bool *runs)

@@ -6,7 +6,7 @@
 #include "params/params.h"
 
 enum map_status { MAP_FOUND, MAP_NONE, MAP_FAILED };
-enum { MAP_KEY_MOST = 1000, MAP_VALUE_MOST = 200 * 1024, MAP_FILE_MOST = 64 * 1024 * 1024 };
+enum { MAP_KEY_MOST = 8000, MAP_VALUE_MOST = 200 * 1024, MAP_FILE_MOST = 64 * 1024 * 1024 };
 
 struct map;
 /* One "TYPE:NAME" of a MAPS text.  0, or errno with *why: the caller may try again later. */
