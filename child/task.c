@@ -14,7 +14,7 @@ _Noreturn void child_end(int code, const char *enhanced, const char *format, ...
 	char text[600], words[700];
 	va_list args;
 	va_start(args, format);
-	(void)vsnprintf(text, sizeof text, format, args);
+	(void)vsnprintf(text, sizeof text, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
 	va_end(args);
 	int n = snprintf(words, sizeof words, "%d %s %s\n", code, enhanced, text);
 	(void)!write_all(WORDS_FD, words, n > 0 && (size_t)n < sizeof words ? (size_t)n : sizeof words - 1);

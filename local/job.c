@@ -236,11 +236,11 @@ int job_on_answer(struct channel *ch, struct message *m)
 		char text[400];
 		(void)snprintf(text, sizeof text, "%.*s", SPAN_ARG(answer.rule));
 		job_fail(l, j, false, "4.3.5", text);
-	} else if (answer.status == ANSWER_NONE || answer.status == ANSWER_FOUND) {
-		expand_end(l, j);
-	} else if (expand_take(l, j, answer.value, answer.status == ANSWER_ALIAS, answer.list != 0)) {
-		expand_end(l, j);
+		return 0;
 	}
+	bool leads_on = answer.status == ANSWER_ADDRESSES || answer.status == ANSWER_ALIAS;
+	if (!leads_on || expand_take(l, j, answer.value, answer.status == ANSWER_ALIAS, answer.list != 0))
+		expand_end(l, j);
 	return 0;
 }
 

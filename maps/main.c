@@ -145,6 +145,7 @@ int main(void)
 		error = start_helpers(m);
 	struct path_rule *rules = calloc(m->sources_n + 1, sizeof *rules);
 	if (error != 0 || rules == NULL) {
+		free(rules);
 		complain(&why, "maps", 0, "cannot start: %s", strerror(error != 0 ? error : ENOMEM));
 		return proc_fail(&m->proc, EX_OSERR, &why);
 	}

@@ -101,7 +101,7 @@ static int take_pattern(struct rule *rule, struct span *text, bool perl, char *r
 	rule->negated = text->n > 0 && text->at[0] == '!';
 	if (rule->negated)
 		*text = span_trim((struct span){text->at + 1, text->n - 1});
-	if (text->n < 2 || memchr(" \t", text->at[0], 2) != NULL || text->at[0] == '#') {
+	if (text->n < 2 || text->at[0] == ' ' || text->at[0] == '\t' || text->at[0] == '#') {
 		(void)snprintf(reason, size, "write /pattern/ value");
 		return EINVAL;
 	}

@@ -106,7 +106,7 @@ bool screen_recipient_exists(struct session *s, const struct route *r)
 
 static void log_refusal(struct session *s, enum reply r, struct span why)
 {
-	bool rcpt = s->question == ASK_RECIPIENT_ACCESS || s->question == ASK_RECIPIENT || s->question == ASK_RELAY;
+	bool rcpt = s->t != NULL && (s->question == ASK_RECIPIENT_ACCESS || s->question == ASK_RECIPIENT || s->question == ASK_RELAY);
 	struct span from = s->t == NULL ? span_of("") : s->t->sender, to = rcpt ? s->t->rcpts[s->t->rcpts_n].address : span_of("");
 	LOG(&s->worker->proc.log, refused_command, NO_ID, F("client", span_of(s->address)), F("from", from), F("to", to), F("reply", span_of(reply_row(r)->text)), F("detail", why));
 }
