@@ -190,7 +190,7 @@ static void take_answer(struct session *s, const struct msg_map_answer *answer)
 	struct span why = {"", 0};
 	enum reply r = REPLY_COUNT;
 	enum map_question q = (enum map_question)s->question;
-	bool failed = answer == NULL || answer->status == ANSWER_FAILED;
+	bool failed = answer->status == ANSWER_FAILED;
 	screen_forget(s);
 	if (q == ASK_RECIPIENT || q == ASK_RELAY) {
 		r = failed ? REPLY_RCPT_UNCHECKED : answer->status == ANSWER_NONE ? REPLY_RCPT_UNKNOWN : REPLY_RCPT_OK;
@@ -241,10 +241,11 @@ void screen_ask_again(struct worker *w)
 
 void screen_late(struct worker *w, int64_t now_ms)
 {
+	const struct msg_map_answer none = {.status = ANSWER_FAILED};
 	struct session *next;
 	for (struct session *s = w->asking; s != NULL; s = next) {
 		next = s->next_asking;
 		if (now_ms - s->asked_ms >= ASK_MS)
-			take_answer(s, NULL);
+			take_answer(s, &none);
 	}
 }
