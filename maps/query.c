@@ -117,9 +117,10 @@ static enum map_status ask_user(struct span name, struct complaint *why)
 
 static enum map_status ask_map(struct source *s, struct query *q, struct span key, struct complaint *why)
 {
-	struct buffer ignored, *into = q->asking_owner ? &ignored : &q->value;
+	struct buffer ignored;
 	buffer_init(&ignored, MAP_VALUE_MOST);
-	enum map_status status = s->map == NULL && map_open(span_of(s->spec), &s->map, why) != 0 ? MAP_FAILED : map_query(s->map, key, into, why);
+	enum map_status status = s->map == NULL && map_open(span_of(s->spec), &s->map, why) != 0 ? MAP_FAILED :
+		map_query(s->map, key, q->asking_owner ? &ignored : &q->value, why);
 	buffer_free(&ignored);
 	return status;
 }

@@ -96,8 +96,9 @@ static int connect_now(struct directory *d)
 	(void)ldap_set_option(d->connection, LDAP_OPT_REFERRALS, LDAP_OPT_OFF);
 	if (d->starttls != NULL && strcmp(d->starttls, "yes") == 0)
 		r = ldap_start_tls_s(d->connection, NULL, NULL);
-	struct berval password = {.bv_val = d->bind_password == NULL ? (char[]){""} : d->bind_password,
-		.bv_len = d->bind_password == NULL ? 0 : strlen(d->bind_password)};
+	char none[] = "";
+	struct berval password = {.bv_val = d->bind_password == NULL ? none : d->bind_password};
+	password.bv_len = strlen(password.bv_val);
 	if (r == LDAP_SUCCESS && d->bind_dn != NULL)
 		r = ldap_sasl_bind_s(d->connection, d->bind_dn, LDAP_SASL_SIMPLE, &password, NULL, NULL, NULL);
 	return r;
