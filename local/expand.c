@@ -156,7 +156,7 @@ void expand_end(struct local *l, struct local_job *j)
 		job_go_on(l, j);
 		return;
 	}
-	if (!delivered && !found) {
+	if (!delivered && j->addresses_count == 0 && (!found || j->to_mailbox)) { /* drop and smtp deliver it */
 		j->outcome = OUTCOME_PLAIN;
 		job_finish(l, j);
 		return;

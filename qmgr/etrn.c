@@ -56,6 +56,17 @@ static uint64_t start_waiting(struct qmgr *q, struct span node)
 	return n;
 }
 
+/* Is mail held for it?  At most so many nodes at a time: each looks through all that waits. */
+static bool is_held_node(const struct qmgr *q, struct span node)
+{
+	struct span domain = node.n > 0 && node.at[0] == '@' ? (struct span){node.at + 1, node.n - 1} : node;
+	const struct domain *d = route_section(q->server, domain);
+	size_t n = 0;
+	for (const struct opened *o = q->opened; o != NULL; o = o->next)
+		n++;
+	return n < ETRN_NODES_MOST && d != NULL && d->p.type == DOMAIN_REMOTE && d->p.etrn == 1;
+}
+
 static struct opened *find_or_make(struct qmgr *q, struct span node)
 {
 	int64_t now = clock_mono_ms();
@@ -71,7 +82,7 @@ static struct opened *find_or_make(struct qmgr *q, struct span node)
 		free(o->node);
 		free(o);
 	}
-	struct opened *o = calloc(1, sizeof *o);
+	struct opened *o = is_held_node(q, node) ? calloc(1, sizeof *o) : NULL;
 	char *text = span_dup(node);
 	if (o == NULL || text == NULL) {
 		free(o);

@@ -26,6 +26,7 @@ enum {
 	EXPANSION_BYTES = 32 * 1024, /* addresses of one derived message */
 	DAMAGE_BYTES = 32 * 1024, NOTICE_AGAIN_S = 10, NOTICE_PAUSE_S = 60, /* a notice to postmaster: its size, when it goes again, when the next one */
 	DUE_A_TURN = 500,
+	ETRN_NODES_MOST = 100,
 	ETRN_OPEN_MS = 60000,       /* how long a domain's mail goes out after its ETRN; no second start before that */
 	REPORT_AGAIN_MS = 10000,    /* a report that was asked for and is not in the journal then is asked for again */
 };

@@ -152,14 +152,21 @@ static void apply(struct qmgr *q, struct qmsg *m, const struct sorted *s)
 		send_to_badmail(q, m, buffer_span(&s->badmail));
 }
 
-static void read_results(struct qmgr *q, struct qmsg *m, const struct msg_verdict *v, struct sorted *s, bool badmail, struct span *reason)
+/* Only local may lead mail elsewhere. */
+static bool may_say(const struct task *t, uint32_t outcome)
 {
+	return (outcome != OUTCOME_EXPANDED && outcome != OUTCOME_PLAIN) || (t->dest != NULL && t->dest->kind == AGENT_LOCAL);
+}
+
+static void read_results(struct qmgr *q, const struct task *t, const struct msg_verdict *v, struct sorted *s, struct span *reason)
+{
+	struct qmsg *m = t->m;
 	struct result r;
 	struct span rest = v->results;
 	while (result_take(&rest, &r)) {
-		if (r.index >= m->e.rcpts_n || m->rcpts[r.index].state != RCPT_OUT)
+		if (r.index >= m->e.rcpts_n || m->rcpts[r.index].state != RCPT_OUT || !may_say(t, r.outcome))
 			continue;
-		if (badmail && r.outcome == OUTCOME_SENT)
+		if (t->badmail && r.outcome == OUTCOME_SENT)
 			r.outcome = OUTCOME_PASSED;
 		if (r.outcome == OUTCOME_DEFERRED)
 			*reason = r.text;
@@ -217,7 +224,7 @@ void verdict_apply(struct qmgr *q, struct channel *ch, struct task *t, const str
 		if (a->channel == ch && a->tasks > 0)
 			a->tasks--;
 	init_sorted(&s);
-	read_results(q, m, v, &s, t->badmail, &reason);
+	read_results(q, t, v, &s, &reason);
 	unsaid_is_deferred(t);
 	m->tasks++;
 	apply(q, m, &s);
