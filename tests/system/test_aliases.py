@@ -3,10 +3,13 @@ import grp
 import os
 import pathlib
 import pwd
+import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import unittest
 
 from horn import BUILD, Horn, Sink, free_port, remote, wait_for
@@ -201,6 +204,49 @@ list: one@sink.example, two@sink.example
                 os.chmod(self.maps / "new", 0o644)
                 os.rename(self.maps / "new", table)
                 wait_for("delivered", lambda: sink.messages and not h.messages())
+
+    def test_whoever_dies_an_alias_is_followed_once(self):
+        """A second derived message would be a second file: a maildir's file is named after its message and recipient."""
+        with self.horn("local_delivery=maildir", "retry_first=1s", "retry_second=1s", "retry_third=1s", "retry_subsequent=1s", aliases=f"both: {USER}, {USER}+two\n") as h:
+            stop, sent, n = threading.Event(), [], 0
+            def work():
+                while not stop.is_set():
+                    try:
+                        with h.client() as c:
+                            c.ask("EHLO x.example")
+                            while not stop.is_set():
+                                subject = f"s{len(sent)}".encode()
+                                c.send("back@else.example", "both@local.example", TEXT[:-2].replace(b"hello", subject), ehlo=False)
+                                sent.append(subject)
+                    except (AssertionError, OSError, EOFError, IndexError):
+                        pass # a message that was not acknowledged is nobody's
+            thread = threading.Thread(target=work)
+            thread.start()
+            try:
+                for i in range(25):
+                    role = ("local", "bounce", "maps", "cleanup", "qmgr", "deliver")[i % 6]
+                    before = len(sent)
+                    wait_for("mail", lambda: len(sent) > before)
+                    for pid in h.pids(role):
+                        os.kill(pid, signal.SIGKILL)
+            finally:
+                stop.set()
+                thread.join()
+            def empty():
+                done = h.queue("list", "--json", check=False)
+                return done.returncode == 0 and not done.stdout
+            def counts():
+                found = dict.fromkeys(sent, 0)
+                for path in self.mail():
+                    subject = re.search(rb"^Subject: (s\d+)$", path.read_bytes(), re.M)[1]
+                    found[subject] = found.get(subject, 0) + 1
+                return {s: n for s, n in found.items() if s in sent and n != 2}
+            try:
+                wait_for("each message twice", lambda: not counts(), 60)
+                wait_for("an empty queue", empty, 60)
+            finally:
+                self.assertEqual(counts(), {})
+            self.assertGreater(len(sent), 25)
 
     def test_sql_through_odbc(self):
         driver = subprocess.run("find /usr/lib -name 'libsqlite3odbc.so' | head -1", shell=True, capture_output=True, text=True).stdout.strip()
