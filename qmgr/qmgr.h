@@ -28,6 +28,7 @@ enum {
 	DUE_A_TURN = 500,
 	ETRN_NODES_MOST = 100,
 	ETRN_OPEN_MS = 60000,       /* how long a domain's mail goes out after its ETRN; no second start before that */
+	REPORT_FAILED_MS = 500,     /* one that bounce could not make, after that time */
 	REPORT_AGAIN_MS = 10000,    /* a report that was asked for and is not in the journal then is asked for again */
 };
 

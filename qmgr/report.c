@@ -187,7 +187,12 @@ int report_on_failed(struct channel *ch, struct message *msg)
 	HANDLE(ch, msg, report_failed, failed);
 	struct qmgr *q = ch->program;
 	LOG(&q->proc.log, report_failed, failed.id, F("reason", span_of(strerror((int)failed.status))));
-	return 0; /* report_ask_late asks again */
+	for (size_t b = 0; q->active > 0 && b < BUCKETS; b++)
+		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
+			for (struct owed *o = m->owed; o != NULL; o = o->next)
+				if (span_is(failed.id, o->id.text)) /* report_ask_late asks again, soon */
+					o->asked_ms = clock_mono_ms() - REPORT_AGAIN_MS + REPORT_FAILED_MS;
+	return 0;
 }
 
 void report_delay(struct qmgr *q, struct qmsg *m)
