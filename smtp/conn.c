@@ -173,6 +173,8 @@ static void go_on(struct job *j)
 
 void conn_open(struct job *j)
 {
+	if (job_is_left(j))
+		return;
 	if (!has_address(j) || slot_take(j))
 		go_on(j);
 }

@@ -179,6 +179,12 @@ static void established(struct conn *c)
 void dialog_begin(struct conn *c)
 {
 	c->job->connected = true;
+	if (c->agent->stopping) {
+		c->job = NULL;
+		conn_say_quit(c);
+		return;
+	}
+	c->job->sending = true;
 	if (!envelope_fits(c)) {
 		struct job *j = c->job;
 		c->job = NULL;

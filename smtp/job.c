@@ -111,9 +111,30 @@ int job_on_deliver(struct channel *ch, struct message *m)
 	return 0;
 }
 
+bool job_is_left(struct job *j)
+{
+	j->sending = false;
+	if (!j->agent->stopping)
+		return false;
+	job_stop_if_idle(j->agent);
+	return true;
+}
+
+void job_stop_if_idle(struct agent *a)
+{
+	struct timeval tv = {.tv_usec = 50000};
+	for (const struct job *j = a->jobs; j != NULL; j = j->next_all)
+		if (j->sending)
+			return;
+	if (a->stopping && a->stopped != NULL)
+		(void)event_add(a->stopped, &tv);
+}
+
 void job_start(struct job *j)
 {
 	struct hop *h = j->hop;
+	if (job_is_left(j))
+		return;
 	if (h->idle != NULL && !j->fresh_only) {
 		conn_take(h->idle, j);
 		return;
@@ -186,6 +207,7 @@ void job_finish(struct job *j, bool down)
 			result_put(&j->results, &r);
 	}
 	j->done = true;
+	j->sending = false;
 	buffer_free(&j->content);
 	if (j->body_fd >= 0) {
 		(void)close(j->body_fd);
@@ -201,6 +223,8 @@ void job_finish(struct job *j, bool down)
 		hop_release(j->agent, h);
 	if (j->qmgr != NULL)
 		tell(j, down);
+	if (j->agent->stopping)
+		job_stop_if_idle(j->agent);
 }
 
 int job_on_confirm(struct channel *ch, struct message *m)

@@ -63,18 +63,22 @@ static void on_grace_over(int fd, short what, void *context)
 	proc_done(context);
 }
 
-/* Deliveries under way get their time; what is not confirmed then is tried again after the next start. */
+/* Transactions under way get their time, what has not begun is left; what is not confirmed then is tried again after the
+ * next start. */
 static void stop(struct process *p, uint32_t grace_ms)
 {
 	struct agent *a = p->program;
 	struct timeval tv = {.tv_sec = grace_ms / 1000};
-	bool busy = false;
+	if (a->stopping)
+		return;
 	a->stopping = true;
-	for (const struct job *j = a->jobs; j != NULL; j = j->next_all)
-		busy = busy || !j->done;
-	if (!busy)
-		tv.tv_sec = 0, tv.tv_usec = 50000; /* for the last confirmations */
+	a->stopped = event_new(p->base, -1, 0, on_grace_over, p);
+	if (a->stopped == NULL) {
+		proc_done(p);
+		return;
+	}
 	(void)event_base_once(p->base, -1, EV_TIMEOUT, on_grace_over, p, &tv);
+	job_stop_if_idle(a);
 }
 
 int main(void)

@@ -72,6 +72,8 @@ static struct job *take_first(struct hop *h)
 void slot_next(struct hop *h)
 {
 	struct share *s = share_of(h);
+	if (h->agent->stopping)
+		return;
 	h->users++;
 	for (;;) {
 		if (h->ready != NULL && h->idle != NULL) /* just used: as good as a fresh one */

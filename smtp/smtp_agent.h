@@ -82,6 +82,7 @@ struct job {
 	char *last_reason;
 	int64_t began_ms;
 	struct buffer results;   /* the verdict, until it is confirmed */
+	bool sending;            /* its transaction has begun: a stop waits for it */
 	bool done;
 	struct job *next;        /* in its hop's waiting list */
 	struct job *next_all;
@@ -136,6 +137,7 @@ struct agent {
 	struct query *queries;
 	uint64_t serial;
 	bool stopping;
+	struct event *stopped;   /* a moment after the last transaction: for the confirmations */
 };
 
 struct query {
@@ -160,6 +162,8 @@ void job_set_rcpt(struct job *j, uint32_t rcpt, uint32_t outcome, int code, stru
 void job_set_all(struct job *j, uint32_t outcome, int code, struct span enhanced, struct span text); /* all undecided */
 void job_finish(struct job *j, bool down);
 void job_start(struct job *j);
+bool job_is_left(struct job *j);       /* at a stop: a job whose transaction has not begun is left to the next start */
+void job_stop_if_idle(struct agent *a); /* a stop ends with the last transaction */
 /* hop.c */
 struct hop *hop_get(struct agent *a, uint32_t server, struct span nexthop, struct span domain);
 void hop_release(struct agent *a, struct hop *h);

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import threading
 import unittest
 
 from horn import Horn, Sink, free_port, remote, wait_for
@@ -168,6 +169,32 @@ class Service(unittest.TestCase):
         done = h.run("posthorn", "-c", str(h.dir), "status", "--json", check=False)
         self.assertEqual((done.returncode, json.loads(done.stdout)["state"]), (69, "stopped"))
         h.__exit__(None)
+
+    def test_a_stop_ends_with_the_deliveries_that_are_under_way(self):
+        """A delivery behind its final dot has its answer awaited, what has not begun is left; then nothing waits for the end
+        of stop_grace, which is an hour here."""
+        held, answer = threading.Event(), threading.Event()
+        def sink_answer(stage, text, n):
+            if stage == "dot":
+                held.set()
+                answer.wait(60)
+        with Sink(sink_answer) as sink, Horn(["test_mode=yes"], ["stop_grace=1h", "outbound_connection_limit=1"], [remote(sink)]) as h:
+            with h.client() as c:
+                for i in range(3):
+                    c.send("a@example.org", "b@sink.example", b"Subject: x\r\n\r\nx", ehlo=i == 0)
+            self.assertTrue(held.wait(20))
+            done = []
+            stopper = threading.Thread(target=lambda: done.append(h.run("posthorn", "-c", str(h.dir), "stop")))
+            stopper.start()
+            wait_for("the stop to reach those that deliver", lambda: "stopping" in h.log() and not [1 for p in h.tree()[1:] if "posthorn: bounce" in pathlib.Path(f"/proc/{p}/cmdline").read_text()])
+            self.assertEqual(done, [])
+            answer.set()
+            stopper.join(60)
+            self.assertEqual(len(done), 1, "the stop waits for something")
+            taken = len(sink.messages)
+            h.start()
+            wait_for("the rest", lambda: not h.messages() and len(sink.messages) >= 3)
+            self.assertEqual((taken, len(sink.messages)), (1, 3))
 
 
 def h_path(h, program):
