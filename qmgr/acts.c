@@ -286,27 +286,11 @@ static void act_on_one(struct qmgr *q, struct channel *ch, uint64_t serial, cons
 /* Everything that waits is due now. */
 static void flush_all(struct qmgr *q, struct channel *ch, uint64_t serial)
 {
-	struct qid id = {{0}};
-	struct buffer bytes;
-	struct row row;
-	uint64_t n = 0;
 	char text[64];
-	buffer_init(&bytes, 16 * 1024 * 1024);
-	while (index_next(&q->index, &id, &bytes, &row) == 0) {
-		if ((row.flags & ROW_IS_HELD) != 0 || row.next_s == ROW_ACTIVE)
-			continue;
-		row.next_s = row.next_attempt_s = q_now(q);
-		row.flags |= ROW_FORCED;
-		if (index_put(&q->index, &id, &row) != 0)
-			break;
-		n++;
-	}
-	buffer_free(&bytes);
+	uint64_t n = wait_make_due(q, NULL, (struct span){"", 0});
 	for (size_t b = 0; b < BUCKETS; b++)
 		for (struct dest *d = q->dests[b]; d != NULL; d = d->next_hash)
 			d->probe_ms = 0;
-	q->index_dirty = true;
-	q_turn_soon(q);
 	(void)snprintf(text, sizeof text, "%llu", (unsigned long long)n);
 	done(ch, serial, 0, text);
 }

@@ -33,29 +33,6 @@ static bool has_mail(const struct row *row, struct span node)
 	return false;
 }
 
-/* What waits for the node becomes due. */
-static uint64_t start_waiting(struct qmgr *q, struct span node)
-{
-	struct qid id = {{0}};
-	struct buffer bytes;
-	struct row row;
-	uint64_t n = 0;
-	buffer_init(&bytes, 16 * 1024 * 1024);
-	while (index_next(&q->index, &id, &bytes, &row) == 0) {
-		if ((row.flags & ROW_IS_HELD) != 0 || row.next_s == ROW_ACTIVE || !has_mail(&row, node))
-			continue;
-		row.next_s = row.next_attempt_s = q_now(q);
-		row.flags |= ROW_FORCED;
-		if (index_put(&q->index, &id, &row) != 0)
-			break;
-		n++;
-	}
-	buffer_free(&bytes);
-	q->index_dirty = true;
-	q_turn_soon(q);
-	return n;
-}
-
 /* Is mail held for it?  At most so many nodes at a time: each looks through all that waits. */
 static bool is_held_node(const struct qmgr *q, struct span node)
 {
@@ -103,7 +80,7 @@ int etrn_on_etrn(struct channel *ch, struct message *m)
 	if (o == NULL || o->until_ms > clock_mono_ms()) /* it goes out already */
 		return 0;
 	o->until_ms = clock_mono_ms() + ETRN_OPEN_MS;
-	(void)snprintf(text, sizeof text, "%llu", (unsigned long long)start_waiting(q, asked.node));
+	(void)snprintf(text, sizeof text, "%llu", (unsigned long long)wait_make_due(q, has_mail, asked.node));
 	LOG(&q->proc.log, etrn_started, NO_ID, F("node", asked.node), F("messages", span_of(text)));
 	return 0;
 }

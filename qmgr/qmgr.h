@@ -309,6 +309,8 @@ int wait_on_stored(struct channel *ch, struct message *m);
 void wait_store(struct qmgr *q, struct qmsg *m);
 void wait_put_row(struct qmgr *q, struct qmsg *m);
 void wait_load_due(struct qmgr *q);
+/* What waits and is wanted (NULL: all of it) is due now; what is held stays so.  How many. */
+uint64_t wait_make_due(struct qmgr *q, bool (*wanted)(const struct row *row, struct span what), struct span what);
 /* row NULL: none is known.  0; ENOENT, EBADMSG: there is no such message (any more); else it cannot be read now. */
 MUST_CHECK int wait_load(struct qmgr *q, const struct qid *id, const struct row *row, struct qmsg **out);
 void wait_pass(struct qmgr *q);

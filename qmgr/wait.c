@@ -308,3 +308,25 @@ void wait_pass(struct qmgr *q)
 		finish_pass(q);
 	q_turn_soon(q);
 }
+
+uint64_t wait_make_due(struct qmgr *q, bool (*wanted)(const struct row *row, struct span what), struct span what)
+{
+	struct qid id = {{0}};
+	struct buffer bytes;
+	struct row row;
+	uint64_t n = 0;
+	buffer_init(&bytes, 16 * 1024 * 1024);
+	while (index_next(&q->index, &id, &bytes, &row) == 0) {
+		if ((row.flags & ROW_IS_HELD) != 0 || row.next_s == ROW_ACTIVE || (wanted != NULL && !wanted(&row, what)))
+			continue;
+		row.next_s = row.next_attempt_s = q_now(q);
+		row.flags |= ROW_FORCED;
+		if (index_put(&q->index, &id, &row) != 0)
+			break;
+		n++;
+	}
+	buffer_free(&bytes);
+	q->index_dirty = true;
+	q_turn_soon(q);
+	return n;
+}

@@ -2,12 +2,11 @@
  * it), "attribute", and where they are wanted "bind_dn", "bind_password" and "starttls = yes".  Values are joined by commas. */
 #include "map/map.h"
 
-#include <fcntl.h>
 #include <ldap.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONFIG_MOST = 64 * 1024, LIMIT_S = 10, ENTRIES_MOST = 10000 };
+enum { FILTER_MOST = 64 * 1024, LIMIT_S = 10, ENTRIES_MOST = 10000 };
 
 struct directory {
 	char *server, *base, *filter, *attribute, *bind_dn, *bind_password, *starttls;
@@ -34,47 +33,24 @@ static void close_ldap(struct map *m)
 	free(d);
 }
 
-static int read_config(struct directory *d, struct span text, const char *path, struct complaint *why)
-{
-	const struct { const char *name; char **place; } known[] = {{"server", &d->server}, {"base", &d->base}, {"filter", &d->filter},
-		{"attribute", &d->attribute}, {"bind_dn", &d->bind_dn}, {"bind_password", &d->bind_password}, {"starttls", &d->starttls}};
-	unsigned line = 0;
-	while (text.n > 0) {
-		struct span one = span_trim(span_until(&text, '\n')), value = one, name = span_trim(span_until(&value, '='));
-		size_t i = 0;
-		line++;
-		if (one.n == 0 || one.at[0] == '#')
-			continue;
-		while (i < COUNT_OF(known) && !span_is(name, known[i].name))
-			i++;
-		if (i == COUNT_OF(known) || *known[i].place != NULL || span_trim(value).n == 0) {
-			complain(why, path, line, "write name = value once for each of server, base, filter, attribute, bind_dn, bind_password, starttls");
-			return EINVAL;
-		}
-		*known[i].place = span_dup(span_trim(value));
-	}
-	if (d->server == NULL || d->base == NULL || d->filter == NULL || d->attribute == NULL || strstr(d->filter, "%s") == NULL) {
-		complain(why, path, 0, "server, base, filter or attribute is missing, or the filter has no %%s for the key");
-		return EINVAL;
-	}
-	return 0;
-}
-
 static int open_ldap(struct map *m, struct complaint *why)
 {
 	struct directory *d = calloc(1, sizeof *d);
-	struct buffer text;
-	buffer_init(&text, CONFIG_MOST);
-	int error = d == NULL ? ENOMEM : read_file_at(AT_FDCWD, m->path, CONFIG_MOST - 1, &text);
 	m->state = d;
-	if (error != 0)
-		complain(why, m->path, 0, "%s", strerror(error));
-	else
-		error = read_config(d, buffer_span(&text), m->path, why);
-	if (text.at != NULL)
-		explicit_bzero(text.at, text.n); /* it may hold a password */
-	buffer_free(&text);
-	if (error != 0 && d != NULL) {
+	if (d == NULL)
+		return ENOMEM;
+	const struct map_setting known[] = {{"server", true, &d->server}, {"base", true, &d->base}, {"filter", true, &d->filter},
+		{"attribute", true, &d->attribute}, {"bind_dn", false, &d->bind_dn}, {"bind_password", false, &d->bind_password}, {"starttls", false, &d->starttls}};
+	int error = map_read_settings(m->path, known, COUNT_OF(known), why);
+	if (error == 0 && strstr(d->filter, "%s") == NULL) {
+		complain(why, m->path, 0, "the filter has no %%s for the key");
+		error = EINVAL;
+	}
+	if (error == 0 && d->starttls != NULL && strcmp(d->starttls, "yes") != 0 && strcmp(d->starttls, "no") != 0) {
+		complain(why, m->path, 0, "starttls: write yes or no");
+		error = EINVAL;
+	}
+	if (error != 0) {
 		close_ldap(m);
 		m->state = NULL;
 	}
@@ -147,7 +123,7 @@ static enum map_status query_ldap(struct map *m, struct span key, struct buffer 
 	struct timeval limit = {.tv_sec = LIMIT_S};
 	char *attributes[] = {d->attribute, NULL};
 	size_t n = 0;
-	buffer_init(&filter, CONFIG_MOST);
+	buffer_init(&filter, FILTER_MOST);
 	put_filter(&filter, d->filter, key);
 	int r = connect_now(d);
 	if (r == LDAP_SUCCESS)

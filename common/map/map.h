@@ -48,6 +48,14 @@ struct map {
 	int64_t changed_ns, looked_ms;
 };
 extern const struct map_kind map_hash, map_btree, map_cdb, map_regexp, map_pcre, map_inline, map_odbc, map_ldap;
+/* The file of a map that asks a server: "name = value" lines, each name once at most; values are the caller's to free.  It may
+ * hold a password: no copy of its text stays. */
+struct map_setting {
+	const char *name;
+	bool needed;
+	char **value;
+};
+MUST_CHECK int map_read_settings(const char *path, const struct map_setting *known, size_t n, struct complaint *why);
 /* Berkeley DB and cdb files are made by these: pairs arrive through put.  path is the file to be made. */
 struct map_maker {
 	void *state;

@@ -2,14 +2,13 @@
  * is bound to the question mark, never pasted into the text.  Rows and columns that are more than one are joined by commas. */
 #include "map/map.h"
 
-#include <fcntl.h>
 #include <sql.h>
 #include <sqlext.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONFIG_MOST = 64 * 1024, LIMIT_S = 10, CELL_MOST = 4096, ROWS_MOST = 10000 };
+enum { LIMIT_S = 10, CELL_MOST = 4096, ROWS_MOST = 10000 };
 
 struct odbc {
 	char *connection, *query;
@@ -46,47 +45,25 @@ static void close_odbc(struct map *m)
 	free(o);
 }
 
-static int read_config(struct odbc *o, struct span text, const char *path, struct complaint *why)
-{
-	unsigned line = 0;
-	while (text.n > 0) {
-		struct span one = span_trim(span_until(&text, '\n')), value = one, name = span_trim(span_until(&value, '='));
-		line++;
-		if (one.n == 0 || one.at[0] == '#')
-			continue;
-		char **place = span_is(name, "connection") ? &o->connection : span_is(name, "query") ? &o->query : NULL;
-		if (place == NULL || *place != NULL || span_trim(value).n == 0) {
-			complain(why, path, line, "write connection = DSN=...;... and query = SELECT ... WHERE ... = ?");
-			return EINVAL;
-		}
-		*place = span_dup(span_trim(value));
-	}
-	if (o->connection == NULL || o->query == NULL || strchr(o->query, '?') == NULL) {
-		complain(why, path, 0, "connection or query is missing, or the query has no ? for the key");
-		return EINVAL;
-	}
-	return 0;
-}
-
 static int open_odbc(struct map *m, struct complaint *why)
 {
 	struct odbc *o = calloc(1, sizeof *o);
-	struct buffer text;
-	buffer_init(&text, CONFIG_MOST);
-	int error = o == NULL ? ENOMEM : read_file_at(AT_FDCWD, m->path, CONFIG_MOST - 1, &text);
-	if (error != 0)
-		complain(why, m->path, 0, "%s", strerror(error));
-	else
-		error = read_config(o, buffer_span(&text), m->path, why);
-	buffer_free(&text);
 	m->state = o;
+	if (o == NULL)
+		return ENOMEM;
+	const struct map_setting known[] = {{"connection", true, &o->connection}, {"query", true, &o->query}};
+	int error = map_read_settings(m->path, known, COUNT_OF(known), why);
+	if (error == 0 && strchr(o->query, '?') == NULL) {
+		complain(why, m->path, 0, "the query has no ? for the key");
+		error = EINVAL;
+	}
 	if (error == 0 && (!good(SQLAllocHandle(SQL_HANDLE_ENV, SQL_NULL_HANDLE, &o->env)) ||
 			!good(SQLSetEnvAttr(o->env, SQL_ATTR_ODBC_VERSION, (SQLPOINTER)SQL_OV_ODBC3, 0)) ||
 			!good(SQLAllocHandle(SQL_HANDLE_DBC, o->env, &o->dbc)))) {
 		complain(why, m->path, 0, "unixODBC cannot be used");
 		error = EIO;
 	}
-	if (error != 0 && o != NULL) {
+	if (error != 0) {
 		close_odbc(m);
 		m->state = NULL;
 	}

@@ -114,20 +114,31 @@ static void put_remote(struct explain *e)
 	put(e, "TLS", "tls", word_of("outbound_tls", outbound_of(e->server, e->route.domain)->outbound_tls));
 }
 
+static void put_brace(struct explain *e, bool opens)
+{
+	buffer_putc(e->out, opens ? '{' : '}');
+}
+
+static void put_bracket(struct explain *e, const char *before, bool opens)
+{
+	buffer_printf(e->out, "%s%c", before, opens ? '[' : ']');
+}
+
 static void put_rules(struct explain *e)
 {
 	if (e->json) {
-		buffer_printf(e->out, "%c\"address\":", '{');
+		put_brace(e, true);
+		buffer_puts(e->out, "\"address\":");
 		buffer_put_json(e->out, e->address);
 		put_json(e, "server", span_of(e->server->name));
-		buffer_printf(e->out, ",\"rules\":%c", '[');
+		put_bracket(e, ",\"rules\":", true);
 	} else {
 		buffer_put_escaped(e->out, e->address, 1000);
 		buffer_printf(e->out, ": server %s\n  rules\n", e->server->name);
 	}
 	route_trace(e->server, &e->parsed, &e->route, put_rule, e);
 	if (e->json)
-		buffer_putc(e->out, ']');
+		put_bracket(e, "", false);
 }
 
 int explain_begin(struct explain *e)
@@ -197,6 +208,6 @@ void explain_end(struct explain *e, const struct lookup *l, const char *why)
 		put(e, "DNS", "dns", span_of(why));
 	}
 	if (e->json)
-		buffer_putc(e->out, '}');
+		put_brace(e, false);
 	buffer_free(&e->notes);
 }
