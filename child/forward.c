@@ -34,11 +34,14 @@ static int open_forward(const struct child_task *t, int home, const char *name, 
 	return -1;
 }
 
-static int open_home(char *reason, size_t size)
+static int open_home(const struct child_task *t, char *reason, size_t size)
 {
 	struct stat st;
 	const char *path = getenv("HOME");
+	errno = ENOENT;
 	int home = path == NULL || path[0] != '/' ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (home < 0 && errno != ENOENT && errno != ENOTDIR && errno != EACCES) /* it may be there in a while, with a .forward */
+		child_fail(t, path, errno);
 	if (home < 0 || fstat(home, &st) != 0 || only_own_writes(&st))
 		return home;
 	(void)snprintf(reason, size, "the home may be written by others: .forward was not followed");
@@ -63,7 +66,7 @@ void forward_follow(struct child_task *t)
 {
 	char name[300], reason[400] = "";
 	struct stat st;
-	int home = open_home(reason, sizeof reason);
+	int home = open_home(t, reason, sizeof reason);
 	int fd = home < 0 ? -1 : find(t, home, name, sizeof name, reason, sizeof reason);
 	if (home >= 0)
 		(void)close(home);

@@ -85,12 +85,10 @@ static void include(struct items *it, struct span path)
 {
 	char name[4200];
 	struct stat st;
-	struct buffer text;
 	bool runs = it->runs;
 	if (!it->includes || it->depth >= INCLUDE_DEPTH)
 		child_end(550, "5.3.5", ":include: lists are nested too deep");
 	(void)snprintf(name, sizeof name, "%.*s", SPAN_ARG(path));
-	buffer_init(&text, INCLUDE_MOST + 1);
 	int fd = name[0] == '/' ? open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
 	if (fd < 0)
 		child_end(451, "4.3.5", ":include:%s: %s", name, name[0] == '/' ? strerror(errno) : "the whole path is needed");
@@ -107,7 +105,6 @@ static void include(struct items *it, struct span path)
 	it->runs = runs;
 	it->depth--;
 	free(bytes);
-	buffer_free(&text);
 }
 
 static void do_one(struct items *it, const struct alias_item *item, const char *where)

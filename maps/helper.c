@@ -2,6 +2,7 @@
 #include "maps.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,7 @@ int helper_start(struct maps *m, struct source *s)
 		return error;
 	pid_t pid = fork();
 	if (pid == 0) {
-		if (root && (setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0))
+		if (root && (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0))
 			_exit(71);
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

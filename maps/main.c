@@ -73,34 +73,9 @@ static int add_sources(struct maps *m, const char *texts)
 	return error;
 }
 
-static int add_local(struct maps *m, const struct local_params *p)
+static int add_place(void *context, const struct maps_place *place)
 {
-	const char *const texts[] = {p->virtual_alias_maps, p->alias_maps, p->local_recipient_maps};
-	int error = 0;
-	for (size_t i = 0; i < COUNT_OF(texts) && error == 0; i++)
-		error = add_sources(m, texts[i]);
-	return error;
-}
-
-static int collect(struct maps *m)
-{
-	int error = 0;
-	for (size_t i = 0; i < m->proc.config.servers_n && error == 0; i++) {
-		const struct server *s = &m->proc.config.servers[i];
-		const char *const texts[] = {s->p.client_access_maps, s->p.sender_access_maps, s->p.recipient_access_maps, s->p.canonical_maps,
-			s->p.sender_canonical_maps, s->p.recipient_canonical_maps, s->p.header_checks};
-		error = add_local(m, &s->p.local);
-		for (size_t k = 0; k < COUNT_OF(texts) && error == 0; k++)
-			error = add_sources(m, texts[k]);
-		if (error == 0)
-			error = add_sources(m, s->p.out.relay_recipient_maps);
-		for (size_t k = 0; k < s->domains_n && error == 0; k++) {
-			error = add_local(m, local_of(s, &s->domains[k]));
-			if (error == 0)
-				error = add_sources(m, outbound_of(s, &s->domains[k])->relay_recipient_maps);
-		}
-	}
-	return error;
+	return add_sources(context, place->texts);
 }
 
 /* /etc for the user table, and where each map lies.  A directory that is not there yet can be read after a reload. */
@@ -140,7 +115,7 @@ int main(void)
 		return proc_fail(&m->proc, EX_CONFIG, &why);
 	m->proc.program = m;
 	m->proc.linked = linked;
-	int error = collect(m);
+	int error = config_each_maps(&m->proc.config, add_place, m);
 	if (error == 0)
 		error = start_helpers(m);
 	struct path_rule *rules = calloc(m->sources_n + 1, sizeof *rules);

@@ -35,7 +35,7 @@ struct step {
 	uint32_t group;           /* of the steps of one group the first that finds something decides */
 };
 /* What a group stands for. */
-struct group {
+struct finding {
 	bool canonical;           /* else: an action */
 	bool found;
 	struct span asked, value; /* an address or a field; what was found */
@@ -47,7 +47,7 @@ struct query {
 	struct arena arena;
 	struct step *steps;
 	size_t n, size, at;
-	struct group *groups;     /* of ASK_CLIENT and later */
+	struct finding *groups;     /* of ASK_CLIENT and later */
 	size_t groups_n, groups_size;
 	enum map_question question;
 	struct span asked;        /* the header, the sender or recipient */

@@ -26,6 +26,8 @@ static struct step *add(struct query *q, enum step_kind kind, enum map_answered 
 static void add_map(struct maps *m, struct query *q, struct span spec, struct span key, size_t nth, enum map_answered answer, const char *param)
 {
 	struct source *source = source_find(m, spec);
+	if (source == NULL) /* of a configuration that has just come: the next process knows it, this one must not say no */
+		q->arena.failed = true;
 	if (source == NULL || (nth > 0 && source->whole_only))
 		return;
 	struct step *s = add(q, STEP_MAP, answer);
@@ -98,7 +100,7 @@ static void say(struct query *q, enum map_answered answer, const char *param, co
 	struct step *s = add(q, STEP_SAY, answer);
 	if (s == NULL)
 		return;
-	s->text = span_of(text);
+	s->text = arena_span(&q->arena, span_of(text)); /* a reload may come before its turn */
 	s->param = param;
 }
 
@@ -151,11 +153,11 @@ void plan_owner(struct maps *m, struct query *q, const struct step *found)
 
 /* ---- access, canonical addresses, headers ---- */
 
-static struct group *begin_group(struct query *q, bool canonical, struct span asked)
+static struct finding *begin_group(struct query *q, bool canonical, struct span asked)
 {
 	if (q->groups_n == q->groups_size) {
 		size_t size = q->groups_size == 0 ? 8 : q->groups_size * 2;
-		struct group *more = size > 4 * FIELDS_MOST ? NULL : realloc(q->groups, size * sizeof *more);
+		struct finding *more = size > 4 * FIELDS_MOST ? NULL : realloc(q->groups, size * sizeof *more);
 		if (more == NULL) {
 			q->arena.failed = true;
 			return NULL;
@@ -163,8 +165,8 @@ static struct group *begin_group(struct query *q, bool canonical, struct span as
 		q->groups = more;
 		q->groups_size = size;
 	}
-	struct group *g = &q->groups[q->groups_n++];
-	*g = (struct group){.canonical = canonical, .asked = asked};
+	struct finding *g = &q->groups[q->groups_n++];
+	*g = (struct finding){.canonical = canonical, .asked = asked};
 	return g;
 }
 

@@ -72,7 +72,7 @@ void query_take(struct maps *m, struct query *q, enum map_status s, struct compl
 		return;
 	}
 	if (q->question >= ASK_CLIENT) {
-		struct group *g = &q->groups[step->group];
+		struct finding *g = &q->groups[step->group];
 		g->found = true;
 		g->value = arena_span(&q->arena, buffer_span(&q->value));
 		buffer_clear(&q->value);
@@ -194,7 +194,7 @@ int query_on_query(struct channel *ch, struct message *msg)
 	struct query *q = asked.server < m->proc.config.servers_n && asked.question < ASK_COUNT ? calloc(1, sizeof *q) : NULL;
 	if (q == NULL)
 		return EBADMSG;
-	*q = (struct query){.channel = ch, .serial = asked.serial, 
+	*q = (struct query){.channel = ch, .serial = asked.serial,
 		.question = (enum map_question)asked.question, .server = &m->proc.config.servers[asked.server], .next_all = m->queries};
 	m->queries = q;
 	buffer_init(&q->value, MAP_VALUE_MOST);
@@ -202,7 +202,7 @@ int query_on_query(struct channel *ch, struct message *msg)
 	if (q->arena.failed) {
 		q->n = 0;
 		q->answer = ANSWER_FAILED;
-		(void)snprintf(q->rule, sizeof q->rule, "too much to look for");
+		(void)snprintf(q->rule, sizeof q->rule, "too much to look for, or maps that this process does not know yet");
 	}
 	query_run(m, q);
 	return 0;

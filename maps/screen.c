@@ -28,7 +28,7 @@ static size_t read_action(struct span value, struct span *text)
 	return ACTION_DEFER;
 }
 
-static void take_stronger(const struct group *g, size_t *best, struct span *text)
+static void take_stronger(const struct finding *g, size_t *best, struct span *text)
 {
 	struct span said;
 	size_t action = read_action(g->value, &said);
@@ -38,7 +38,7 @@ static void take_stronger(const struct group *g, size_t *best, struct span *text
 	*text = said;
 }
 
-static void warn(const struct query *q, const struct group *g, struct span text)
+static void warn(const struct query *q, const struct finding *g, struct span text)
 {
 	char line[200];
 	struct span one = g->asked;
@@ -47,7 +47,7 @@ static void warn(const struct query *q, const struct group *g, struct span text)
 }
 
 /* The address as the map has it; "@domain" keeps the local part. */
-static void put_canonical(struct buffer *b, const struct group *g)
+static void put_canonical(struct buffer *b, const struct finding *g)
 {
 	struct address a;
 	if (g->value.n > 0 && g->value.at[0] == '@' && address_parse(g->asked, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0)
@@ -70,7 +70,7 @@ static struct span replace(void *context, struct span address)
 	struct span text = {"", 0};
 	buffer_init(&b, 1000);
 	for (size_t i = h->first; i < h->end && text.n == 0; i++) {
-		const struct group *g = &h->q->groups[i];
+		const struct finding *g = &h->q->groups[i];
 		if (!g->canonical || !g->found || !span_eq(g->asked, address))
 			continue;
 		put_canonical(&b, g);
@@ -83,7 +83,7 @@ static struct span replace(void *context, struct span address)
 }
 
 /* What a check says of the field: false: it is left out. */
-static bool put_checked(struct buffer *out, const struct group *g, struct header_state *h)
+static bool put_checked(struct buffer *out, const struct finding *g, struct header_state *h)
 {
 	struct span text;
 	size_t action = g->found ? read_action(g->value, &text) : 0;
@@ -134,7 +134,7 @@ void screen_answer(struct query *q, struct buffer *action, struct buffer *change
 	}
 	for (size_t i = 0; i < q->groups_n; i++) {
 		struct span said;
-		const struct group *g = &q->groups[i];
+		const struct finding *g = &q->groups[i];
 		if (g->found && g->canonical)
 			put_canonical(changed, g);
 		else if (g->found && read_action(g->value, &said) == ACTION_WARN && q->channel != NULL)

@@ -5,6 +5,7 @@
 #include "qmgr.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -242,7 +243,7 @@ static int open_index(struct qmgr *q, int queue_fd)
 	if (pid == 0) {
 		struct index x;
 		(void)alarm(30);
-		if (root && (setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0))
+		if (root && (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0))
 			_exit(1);
 		int error = index_open(&x, true);
 		if (error == 0)

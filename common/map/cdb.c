@@ -102,4 +102,4 @@ int map_cdb_make(struct map_maker *k, const char *path)
 	return 0;
 }
 
-const struct map_kind map_cdb = {"cdb", ".cdb", true, false, open_cdb, close_cdb, query_cdb, each_cdb};
+const struct map_kind map_cdb = {"cdb", true, false, open_cdb, close_cdb, query_cdb, each_cdb};

@@ -132,5 +132,5 @@ int map_db_make(struct map_maker *k, const char *path, bool btree)
 	return 0;
 }
 
-const struct map_kind map_hash = {"hash", ".db", true, false, open_hash, close_db, query_db, each_db};
-const struct map_kind map_btree = {"btree", ".db", true, false, open_btree, close_db, query_db, each_db};
+const struct map_kind map_hash = {"hash", true, false, open_hash, close_db, query_db, each_db};
+const struct map_kind map_btree = {"btree", true, false, open_btree, close_db, query_db, each_db};

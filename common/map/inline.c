@@ -64,4 +64,4 @@ static int each_inline(struct map *m, bool (*take)(void *context, struct span ke
 	return 0;
 }
 
-const struct map_kind map_inline = {"inline", NULL, true, false, open_inline, close_inline, query_inline, each_inline};
+const struct map_kind map_inline = {"inline", true, false, open_inline, close_inline, query_inline, each_inline};

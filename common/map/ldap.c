@@ -140,4 +140,4 @@ static enum map_status query_ldap(struct map *m, struct span key, struct buffer 
 	return MAP_FAILED;
 }
 
-const struct map_kind map_ldap = {"ldap", "", true, true, open_ldap, close_ldap, query_ldap, NULL};
+const struct map_kind map_ldap = {"ldap", true, true, open_ldap, close_ldap, query_ldap, NULL};

@@ -26,15 +26,6 @@ bool map_is_remote(struct span spec)
 	return k != NULL && k->remote;
 }
 
-void map_spec_path(struct span spec, char *out, size_t size)
-{
-	struct span name;
-	const struct map_kind *k = kind_of(spec, &name);
-	out[0] = '\0';
-	if (k != NULL && k->tail != NULL)
-		(void)snprintf(out, size, "%.*s%s", SPAN_ARG(name), k->tail);
-}
-
 static bool note_file(struct map *m)
 {
 	struct stat st;

@@ -20,9 +20,6 @@ MUST_CHECK int map_each(struct map *m, bool (*take)(void *context, struct span k
 bool map_takes_parts(const struct map *m); /* false: patterns get whole addresses only */
 bool map_is_remote(struct span spec);      /* it asks a server: it may block */
 const char *map_path(const struct map *m); /* the file that is read; NULL: none */
-/* The file that a map of this text reads, "" where it has none.  Without opening it. */
-void map_spec_path(struct span spec, char *out, size_t size);
-
 /* FILE's text becomes FILE.db or FILE.cdb: whole or not at all.  aliases: "name: value" lines, else "key value". */
 MUST_CHECK int map_build(struct span spec, bool aliases, size_t *n, struct complaint *why);
 /* The next pair of such a text.  1: there is one, 0: no more, -1: a bad line, *why has its number. */
@@ -30,7 +27,7 @@ int map_text_next(struct span *rest, unsigned *line, bool aliases, struct buffer
 
 /* ---- kinds: one row each in map.c ---- */
 struct map_kind {
-	const char *name, *tail; /* of the file beside FILE, "" for FILE itself, NULL: no file */
+	const char *name;
 	bool parts, remote;
 	int (*open)(struct map *m, struct complaint *why);
 	void (*close)(struct map *m);

@@ -142,4 +142,4 @@ static enum map_status query_odbc(struct map *m, struct span key, struct buffer 
 	return status;
 }
 
-const struct map_kind map_odbc = {"odbc", "", true, true, open_odbc, close_odbc, query_odbc, NULL};
+const struct map_kind map_odbc = {"odbc", true, true, open_odbc, close_odbc, query_odbc, NULL};

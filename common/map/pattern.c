@@ -313,5 +313,5 @@ static enum map_status query_rules(struct map *m, struct span key, struct buffer
 	return MAP_NONE;
 }
 
-const struct map_kind map_regexp = {"regexp", "", false, false, open_regexp, close_rules, query_rules, NULL};
-const struct map_kind map_pcre = {"pcre", "", false, false, open_pcre, close_rules, query_rules, NULL};
+const struct map_kind map_regexp = {"regexp", false, false, open_regexp, close_rules, query_rules, NULL};
+const struct map_kind map_pcre = {"pcre", false, false, open_pcre, close_rules, query_rules, NULL};

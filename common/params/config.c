@@ -382,34 +382,65 @@ bool local_is_expanded(const struct local_params *p)
 	return p->virtual_alias_maps[0] != '\0' || p->alias_maps[0] != '\0' || p->catch_all[0] != '\0';
 }
 
-static bool local_asks_maps(const struct local_params *p)
+static const char *text_at(const void *params, const struct param_row *row)
 {
-	struct delivery how;
-	bool users = p->recipient_check == 1 && delivery_parse(span_of(p->local_delivery), &how) == 0 && runs_as_user(&how);
-	return users || local_is_expanded(p) || p->local_recipient_maps[0] != '\0';
+	const char *text;
+	memcpy(&text, (const char *)params + row->offset, sizeof text);
+	return text;
 }
 
-static bool server_asks_maps(const struct server_params *p)
+/* above: the server's parameters, for a domain; what it has from there is left out. */
+static int each_of(const struct maps_place *p, enum param_scope scope, const void *params, const void *above, int (*take)(void *, const struct maps_place *), void *context)
 {
-	const char *const texts[] = {p->client_access_maps, p->sender_access_maps, p->recipient_access_maps, p->canonical_maps,
-		p->sender_canonical_maps, p->recipient_canonical_maps, p->header_checks};
-	for (size_t i = 0; i < COUNT_OF(texts); i++)
-		if (texts[i][0] != '\0')
-			return true;
-	return false;
+	int error = 0;
+	for (size_t i = 0; i < param_rows_n && error == 0; i++) {
+		struct maps_place place = *p;
+		if (param_rows[i].scope != scope || param_rows[i].kind != KIND_MAPS)
+			continue;
+		place.texts = text_at(params, &param_rows[i]);
+		place.parameter = param_rows[i].name;
+		bool inherited = above != NULL && text_at(above, param_find(span_of(place.parameter), SCOPE_SERVER)) == place.texts;
+		if (place.texts[0] != '\0' && !inherited)
+			error = take(context, &place);
+	}
+	return error;
+}
+
+int config_each_maps(const struct config *c, int (*take)(void *context, const struct maps_place *place), void *context)
+{
+	int error = 0;
+	for (size_t i = 0; i < c->servers_n && error == 0; i++) {
+		const struct server *s = &c->servers[i];
+		error = each_of(&(struct maps_place){.server = s->name, .domain = ""}, SCOPE_SERVER, &s->p, NULL, take, context);
+		for (size_t k = 0; k < s->domains_n && error == 0; k++)
+			error = each_of(&(struct maps_place){.server = s->name, .domain = s->domains[k].name}, SCOPE_DOMAIN, &s->domains[k].p, &s->p, take, context);
+	}
+	return error;
+}
+
+static int is_there(void *context, const struct maps_place *place)
+{
+	(void)context;
+	(void)place;
+	return EEXIST;
+}
+
+static bool asks_who_exists(const struct local_params *p)
+{
+	struct delivery how;
+	bool users = delivery_parse(span_of(p->local_delivery), &how) == 0 && runs_as_user(&how);
+	return (p->recipient_check == 1 && users) || p->catch_all[0] != '\0';
 }
 
 bool config_uses_maps(const struct config *c)
 {
-	for (size_t i = 0; i < c->servers_n; i++) {
-		const struct server *s = &c->servers[i];
-		if (server_asks_maps(&s->p) || local_asks_maps(&s->p.local) || s->p.out.relay_recipient_maps[0] != '\0')
-			return true;
-		for (size_t k = 0; k < s->domains_n; k++)
-			if (local_asks_maps(local_of(s, &s->domains[k])) || outbound_of(s, &s->domains[k])->relay_recipient_maps[0] != '\0')
-				return true;
+	bool asks = config_each_maps(c, is_there, NULL) != 0;
+	for (size_t i = 0; i < c->servers_n && !asks; i++) {
+		asks = asks_who_exists(&c->servers[i].p.local);
+		for (size_t k = 0; k < c->servers[i].domains_n && !asks; k++)
+			asks = asks_who_exists(local_of(&c->servers[i], &c->servers[i].domains[k]));
 	}
-	return false;
+	return asks;
 }
 
 bool config_uses_unix_lmtp(const struct config *c)

@@ -205,6 +205,14 @@ MUST_CHECK int delivery_parse(struct span text, struct delivery *out);
 bool map_spec_next(struct span *rest, struct span *out, bool *bad);
 /* Does mail for this local domain pass local first, because aliases or a catch-all may lead it elsewhere? */
 bool local_is_expanded(const struct local_params *p);
+/* Each MAPS parameter that is not empty, of servers and domains that have their own.
+ * take's first value that is not 0, else 0. */
+struct maps_place {
+	const char *server, *domain, *parameter, *texts; /* domain: "" for the server's */
+};
+int config_each_maps(const struct config *c, int (*take)(void *context, const struct maps_place *place), void *context);
+/* The file that is read for a "TYPE:FILE", "" where there is none. */
+void map_spec_path(struct span spec, char *out, size_t size);
 /* Is there anything that the maps process is asked? */
 bool config_uses_maps(const struct config *c);
 

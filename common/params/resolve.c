@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 int param_set(const struct param_row *row, const char *text, bool test_mode, void *params, struct arena *arena, struct complaint *why);
@@ -251,9 +252,44 @@ int config_resolve(struct config *c, bool ask_system, struct complaint *why)
 	return error == 0 ? check_listeners(c, why) : error;
 }
 
+struct warned {
+	void (*say)(void *, const char *);
+	void *context;
+};
+
+/* What a map needs and is not there, or is older than the text that it is made of: hornconf check looks at files. */
+static void warn_of_map(const struct warned *w, const struct maps_place *place, struct span spec)
+{
+	char path[1200], source[1200], text[2600];
+	struct stat made, of;
+	struct span name = spec, type = span_until(&name, ':');
+	map_spec_path(spec, path, sizeof path);
+	(void)snprintf(source, sizeof source, "%.*s", SPAN_ARG(name));
+	bool built = strcmp(path, source) != 0;
+	const char *how = !built ? "" : strcmp(place->parameter, "alias_maps") == 0 ? ": newaliases makes it" : ": hornmap build makes it";
+	text[0] = '\0';
+	if (path[0] != '\0' && stat(path, &made) != 0)
+		(void)snprintf(text, sizeof text, "%s: %s: %s%s; mail that needs it waits", place->parameter, path, strerror(errno), errno == ENOENT ? how : "");
+	else if (path[0] != '\0' && built && stat(source, &of) == 0 && of.st_mtime > made.st_mtime)
+		(void)snprintf(text, sizeof text, "%s: %s is newer than the %.*s table that is made of it%s", place->parameter, source, SPAN_ARG(type), how);
+	if (text[0] != '\0')
+		w->say(w->context, text);
+}
+
+static int warn_of_maps(void *context, const struct maps_place *place)
+{
+	struct span rest = span_of(place->texts), spec;
+	bool bad;
+	while (map_spec_next(&rest, &spec, &bad))
+		warn_of_map(context, place, spec);
+	return 0;
+}
+
 void config_warnings(const struct config *c, void (*say)(void *, const char *), void *context)
 {
 	char text[400];
+	struct warned w = {say, context};
+	(void)config_each_maps(c, warn_of_maps, &w);
 	if (c->service.test_mode == 1)
 		say(context, "test_mode = yes: the lower bounds of times are lifted; never so on a live machine");
 	for (size_t i = 0; i < c->servers_n; i++) {

@@ -371,7 +371,28 @@ int config_ports(const struct config *c, struct port_list *l)
 
 /* ---- maps ---- */
 
-static const char *const map_types[] = {"hash", "btree", "cdb", "regexp", "pcre", "odbc", "ldap", "inline"};
+static const struct map_type {
+	const char *name, *tail; /* of the file beside FILE that is read, "" for FILE itself, NULL: no file */
+} map_types[] = {{"hash", ".db"}, {"btree", ".db"}, {"cdb", ".cdb"}, {"regexp", ""}, {"pcre", ""}, {"odbc", ""}, {"ldap", ""}, {"inline", NULL}};
+
+static const struct map_type *map_type(struct span spec, struct span *name)
+{
+	struct span type = span_until(&spec, ':');
+	*name = spec;
+	for (size_t i = 0; i < COUNT_OF(map_types); i++)
+		if (span_is(type, map_types[i].name))
+			return &map_types[i];
+	return NULL;
+}
+
+void map_spec_path(struct span spec, char *out, size_t size)
+{
+	struct span name;
+	const struct map_type *t = map_type(spec, &name);
+	out[0] = '\0';
+	if (t != NULL && t->tail != NULL)
+		(void)snprintf(out, size, "%.*s%s", SPAN_ARG(name), t->tail);
+}
 
 static size_t spec_length(struct span text)
 {
@@ -393,16 +414,15 @@ bool map_spec_next(struct span *rest, struct span *out, bool *bad)
 	}
 	if (rest->n == 0)
 		return false;
-	size_t n = spec_length(*rest), i = 0;
+	size_t n = spec_length(*rest);
 	*bad = true;
 	if (n == SIZE_MAX)
 		return false;
 	*out = (struct span){rest->at, n};
-	struct span name = *out, type = span_until(&name, ':');
-	while (i < COUNT_OF(map_types) && !span_is(type, map_types[i]))
-		i++;
-	bool is_inline = span_is(type, "inline");
-	if (i == COUNT_OF(map_types) || name.n < 2 || name.at[0] != (is_inline ? '{' : '/') || (is_inline && name.at[name.n - 1] != '}'))
+	struct span name;
+	const struct map_type *t = map_type(*out, &name);
+	bool is_inline = t != NULL && t->tail == NULL;
+	if (t == NULL || name.n < 2 || name.at[0] != (is_inline ? '{' : '/') || (is_inline && name.at[name.n - 1] != '}'))
 		return false;
 	rest->at += n;
 	rest->n -= n;

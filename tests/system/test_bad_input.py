@@ -73,6 +73,25 @@ class BadInput(unittest.TestCase):
         finally:
             h.__exit__(None)
 
+    def test_tables_that_are_missing_or_old_are_warned_of(self):
+        h = Horn()
+        try:
+            text = h.root / "al"
+            text.write_text("a: b\n")
+            h.conf("-e", f"alias_maps=hash:{text},regexp:{h.root}/nowhere")
+            h.conf("domain", "add", "inherits.example", "type=local")
+            def warnings():
+                return [line for line in h.conf("check").stderr.decode().splitlines() if "_maps" in line]
+            self.assertEqual([w.split("warning: ")[1] for w in warnings()],
+                             [f"alias_maps: {text}.db: No such file or directory: newaliases makes it; mail that needs it waits",
+                              f"alias_maps: {h.root}/nowhere: No such file or directory; mail that needs it waits"])
+            h.run("newaliases", "-C", str(h.dir))
+            self.assertEqual(len(warnings()), 1)
+            os.utime(text, (text.stat().st_mtime + 60,) * 2)
+            self.assertIn(f"alias_maps: {text} is newer than the hash table that is made of it: newaliases makes it", warnings()[0])
+        finally:
+            h.__exit__(None)
+
     def test_texts_of_tables(self):
         h = Horn()
         try:
