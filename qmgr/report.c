@@ -109,11 +109,30 @@ static void put_all_recipients(const struct qmsg *m, struct buffer *envelope)
 	free(e.rcpts);
 }
 
+/* The original for what is to be made of it.  False: not now; what can't be read for now is asked for again, and a message that
+ * goes on to other addresses never goes on without its bytes. */
+static bool read_original(struct qmgr *q, struct qmsg *m, const struct owed *o, struct buffer *bytes, struct span *content, bool whole)
+{
+	bool truncated = false;
+	int error = content_read(q, m, bytes, content, whole ? 0 : REPORT_CONTENT, &truncated);
+	bool for_good = error == EBADMSG || error == ENOENT;
+	if (error == 0)
+		return true;
+	*content = (struct span){"", 0};
+	if (for_good && !m->damaged) {
+		damage_message(q, m, error);
+		m->damaged = true;
+	}
+	if (!for_good)
+		LOG(&q->proc.log, report_failed, qid_span(&o->id), F("reason", span_of(strerror(error))));
+	return for_good && o->kind != REPORT_EXPANSION; /* a report says what it has to say without it */
+}
+
 void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o)
 {
 	struct span content = {"", 0};
 	struct buffer envelope, bytes;
-	bool truncated = false, whole = holds_whole(m, o), in_file = whole && (m->e.flags & ENV_BODY_FILE) != 0;
+	bool whole = holds_whole(m, o), in_file = whole && (m->e.flags & ENV_BODY_FILE) != 0;
 	uint64_t delivery = ++q->next_delivery;
 	if (q->bounce == NULL)
 		return; /* asked when there is one */
@@ -122,8 +141,11 @@ void report_ask(struct qmgr *q, struct qmsg *m, struct owed *o)
 	buffer_init(&envelope, 16 * 1024 * 1024);
 	buffer_init(&bytes, 64 * 1024 * 1024);
 	put_all_recipients(m, &envelope);
-	if (!in_file)
-		(void)!content_read(q, m, &bytes, &content, whole ? 0 : REPORT_CONTENT, &truncated);
+	if (!in_file && !read_original(q, m, o, &bytes, &content, whole)) {
+		buffer_free(&envelope);
+		buffer_free(&bytes);
+		return;
+	}
 	task_send_parts(q->bounce, delivery, &content);
 	send_report(q->bounce, (struct msg_report){.id = qid_span(&o->id), .parent = qid_span(&m->id), .kind = o->kind, .delivery = delivery,
 		.envelope = buffer_span(&envelope), .results = buffer_span(&o->results),

@@ -1,4 +1,5 @@
 """aliases(5), .forward, virtual aliases, catch-all: where mail for an own address goes on to, and who exists."""
+import errno
 import grp
 import os
 import pathlib
@@ -13,6 +14,7 @@ import threading
 import unittest
 
 from horn import BUILD, Horn, Sink, free_port, remote, wait_for
+from inject import Failing
 
 TEXT = b"From: a@example.org\r\nTo: b@example.org\r\nSubject: hello\r\n\r\nA line.\r\n"
 ROOT = os.geteuid() == 0
@@ -204,6 +206,35 @@ list: one@sink.example, two@sink.example
                 os.chmod(self.maps / "new", 0o644)
                 os.rename(self.maps / "new", table)
                 wait_for("delivered", lambda: sink.messages and not h.messages())
+
+    def test_a_large_message_goes_on_whole(self):
+        with self.horn("local_delivery=maildir", aliases=f"big: {USER}\n") as h, h.client() as c:
+            body = b"".join(b"%09d\r\n" % i for i in range(100000))
+            c.send("back@else.example", "big@local.example", TEXT[:-2] + b"\r\n" + body[:-2])
+            data = wait_for("it", self.mail)[0].read_bytes()
+            self.assertTrue(data.endswith(b"\n\nA line.\n" + body.replace(b"\r\n", b"\n")))
+
+    @unittest.skipIf(os.environ.get("POSTHORN_SANITIZED"), "the sanitizers read by calls of their own")
+    def test_what_cannot_be_read_for_now_goes_on_later_and_whole(self):
+        with self.horn("local_delivery=maildir", aliases=f"news: {USER}\n") as h, h.client() as c:
+            maps, qmgr = h.pids("maps")[0], h.pids("qmgr")[0]
+            c.ask("EHLO x.example")
+            c.ask("MAIL FROM:<a@else.example>")
+            c.ask("RCPT TO:<news@local.example>")
+            c.ask("DATA")
+            os.kill(maps, signal.SIGSTOP) # local waits for its answer; qmgr has read the message
+            try:
+                c.say(TEXT + b".\r\n")
+                self.assertTrue(c.hear().startswith("250"))
+                wait_for("local has it", lambda: "delivering" in h.queue("list", "--json").stdout.decode())
+                with Failing(qmgr, ("pread64", "preadv"), errno.EIO) as failing:
+                    os.kill(maps, signal.SIGCONT)
+                    wait_for("it can't be read", lambda: failing.failed > 0)
+                    wait_for("the line that says so", lambda: "expanded" in h.log())
+            finally:
+                os.kill(maps, signal.SIGCONT)
+            data = wait_for("the mail", self.mail, 40)[0].read_bytes()
+            self.assertTrue(data.endswith(b"Subject: hello\n\nA line.\n"))
 
     def test_whoever_dies_an_alias_is_followed_once(self):
         """A second derived message would be a second file: a maildir's file is named after its message and recipient."""
