@@ -59,6 +59,7 @@ int explain_on_answer(struct channel *ch, struct message *m);
 void explain_resolver_gone(struct control *c);
 int explain_on_map(struct channel *ch, struct message *m);
 void explain_maps_gone(struct control *c);
+void explain_end_all(struct control *c); /* the configuration that they are about goes */
 void explain_reap(int fd, short what, void *context);
 
 #endif

@@ -119,7 +119,7 @@ void explain_resolver_gone(struct control *c)
 	while (c->queries != NULL) {
 		struct query *q = c->queries;
 		c->queries = q->next;
-		lookup_abort(&q->of->lookup, "the resolver is being replaced");
+		lookup_abort(&q->of->lookup, "the configuration is being read anew, or the resolver begins anew");
 		free(q);
 	}
 }
@@ -153,7 +153,7 @@ static void take_local(struct explanation *x, const struct msg_map_answer *got)
 		[ANSWER_FAILED] = "it cannot be told now: 451 4.3.0 at RCPT"};
 	bool checked = local_of(x->e.server, x->e.route.domain)->recipient_check == 1;
 	uint32_t status = got == NULL || got->status > ANSWER_FAILED ? (uint32_t)ANSWER_FAILED : got->status;
-	struct span rule = got == NULL ? span_of("maps is being replaced") : got->rule;
+	struct span rule = got == NULL ? span_of("the configuration is being read anew") : got->rule;
 	if (x->question == ASK_EXPANSION) {
 		explain_aliases(&x->e, rule, got == NULL ? (struct span){"", 0} : got->value);
 		if (x->control->maps != NULL) {
@@ -188,6 +188,15 @@ void explain_maps_gone(struct control *c)
 		c->asking = x->next;
 		take_local(x, NULL);
 	}
+}
+
+void explain_end_all(struct control *c)
+{
+	struct channel *maps = c->maps;
+	c->maps = NULL; /* nothing more is asked for those that end here */
+	explain_maps_gone(c);
+	c->maps = maps;
+	explain_resolver_gone(c);
 }
 
 /* "FORMAT\tFROM\tCLIENT\tADDRESS", "-" where nothing was said. */

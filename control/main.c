@@ -108,6 +108,12 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	*place = ch;
 }
 
+static void reloaded(struct process *p, const struct config *old)
+{
+	(void)old;
+	explain_end_all(p->program);
+}
+
 static void on_accept(int fd, short what, void *context)
 {
 	int client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -125,6 +131,7 @@ int main(void)
 		return proc_fail(&c->proc, EX_CONFIG, &why);
 	c->proc.program = c;
 	c->proc.linked = linked;
+	c->proc.reloaded = reloaded;
 	proc_handle(&c->proc, MSG_admin_done, on_admin_done);
 	c->socket_fd = proc_fd(&c->proc, "socket");
 	c->owner_uid = getuid();

@@ -80,6 +80,8 @@ void plan_relay(struct maps *m, struct query *q, const struct address *a, const 
 void plan_client(struct maps *m, struct query *q, struct span address);
 void plan_sender(struct maps *m, struct query *q, struct span address);
 void plan_recipient_access(struct maps *m, struct query *q, struct span address);
+void plan_sender_name(struct maps *m, struct query *q, struct span address);
+void plan_recipient_name(struct maps *m, struct query *q, struct span address);
 void plan_header(struct maps *m, struct query *q, struct span header);
 /* screen.c: what was found, as an answer */
 void screen_answer(struct query *q, struct buffer *action, struct buffer *changed);

@@ -252,16 +252,26 @@ static void add_canonical(struct maps *m, struct query *q, const char *own, cons
 	add_canonical_keys(m, q, q->server->p.canonical_maps, &a, "canonical_maps");
 }
 
+void plan_sender_name(struct maps *m, struct query *q, struct span address)
+{
+	add_canonical(m, q, q->server->p.sender_canonical_maps, "sender_canonical_maps", address);
+}
+
+void plan_recipient_name(struct maps *m, struct query *q, struct span address)
+{
+	add_canonical(m, q, q->server->p.recipient_canonical_maps, "recipient_canonical_maps", address);
+}
+
 void plan_sender(struct maps *m, struct query *q, struct span address)
 {
 	add_access(m, q, q->server->p.sender_access_maps, address, "sender_access_maps");
-	add_canonical(m, q, q->server->p.sender_canonical_maps, "sender_canonical_maps", address);
+	plan_sender_name(m, q, address);
 }
 
 void plan_recipient_access(struct maps *m, struct query *q, struct span address)
 {
 	add_access(m, q, q->server->p.recipient_access_maps, address, "recipient_access_maps");
-	add_canonical(m, q, q->server->p.recipient_canonical_maps, "recipient_canonical_maps", address);
+	plan_recipient_name(m, q, address);
 }
 
 /* A field on one line, as header checks see it. */

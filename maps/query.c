@@ -182,6 +182,12 @@ static void plan(struct maps *m, struct query *q, struct span asked)
 	case ASK_HEADER:
 		plan_header(m, q, q->asked);
 		break;
+	case ASK_SENDER_NAME:
+		plan_sender_name(m, q, q->asked);
+		break;
+	case ASK_RECIPIENT_NAME:
+		plan_recipient_name(m, q, q->asked);
+		break;
 	case ASK_COUNT:
 		break;
 	}

@@ -9,15 +9,26 @@
 static const char *const actions[] = {"OK", "DUNNO", "WARN", "IGNORE", "PREPEND", "REPLACE", "HOLD", "DISCARD", "DEFER", "REJECT"};
 enum { ACTION_WARN = 2, ACTION_IGNORE = 3, ACTION_PREPEND = 4, ACTION_REPLACE = 5, ACTION_HOLD = 6, ACTION_DEFER = 8, ACTION_REJECT = 9 };
 
-/* "REJECT text", "550 5.7.1 text", "450 text".  A value that says nothing known defers: nothing is let through by a slip. */
-static size_t read_action(struct span value, struct span *text)
+/* "Name: text" (RFC 5322 2.2): anything else put into a header would end it. */
+static bool is_field(struct span text)
+{
+	size_t n = 0;
+	while (n < text.n && text.at[n] > ' ' && text.at[n] < 0x7f && text.at[n] != ':')
+		n++;
+	return n > 0 && n < text.n && text.at[n] == ':';
+}
+
+/* "REJECT text", "550 5.7.1 text", "450 text".  A value that says nothing known here defers: nothing is let through by a slip. */
+static size_t read_action(struct span value, bool header, struct span *text)
 {
 	struct span rest = value, word = span_word(&rest, " \t");
 	uint64_t code;
 	*text = span_trim(rest);
-	for (size_t i = 0; i < COUNT_OF(actions); i++)
-		if (span_case_is(word, actions[i]))
+	for (size_t i = 0; i < COUNT_OF(actions); i++) {
+		bool puts = i == ACTION_PREPEND || i == ACTION_REPLACE;
+		if (span_case_is(word, actions[i]) && (header || (i != ACTION_IGNORE && !puts)) && (!puts || is_field(*text)))
 			return i;
+	}
 	if (word.n == 3 && parse_u64(word, 599, &code) == 0 && code >= 400) {
 		struct span after = *text, status = span_word(&after, " \t");
 		if (status.n >= 5 && status.at[1] == '.' && status.at[0] == word.at[0]) /* the enhanced status is ours */
@@ -28,10 +39,10 @@ static size_t read_action(struct span value, struct span *text)
 	return ACTION_DEFER;
 }
 
-static void take_stronger(const struct finding *g, size_t *best, struct span *text)
+static void take_stronger(const struct finding *g, bool header, size_t *best, struct span *text)
 {
 	struct span said;
-	size_t action = read_action(g->value, &said);
+	size_t action = read_action(g->value, header, &said);
 	if (action < ACTION_HOLD || action <= *best)
 		return;
 	*best = action;
@@ -86,7 +97,7 @@ static struct span replace(void *context, struct span address)
 static bool put_checked(struct buffer *out, const struct finding *g, struct header_state *h)
 {
 	struct span text;
-	size_t action = g->found ? read_action(g->value, &text) : 0;
+	size_t action = g->found ? read_action(g->value, true, &text) : 0;
 	if (action == ACTION_WARN)
 		warn(h->q, g, text);
 	if (action == ACTION_PREPEND || action == ACTION_REPLACE) {
@@ -125,7 +136,7 @@ void screen_answer(struct query *q, struct buffer *action, struct buffer *change
 	struct span text = {"", 0};
 	for (size_t i = 0; i < q->groups_n; i++)
 		if (q->groups[i].found && !q->groups[i].canonical)
-			take_stronger(&q->groups[i], &best, &text);
+			take_stronger(&q->groups[i], q->question == ASK_HEADER, &best, &text);
 	if (best > 0)
 		buffer_printf(action, "%s %.*s", actions[best], text.n > 400 ? 400 : (int)text.n, text.at);
 	if (q->question == ASK_HEADER) {
@@ -137,7 +148,7 @@ void screen_answer(struct query *q, struct buffer *action, struct buffer *change
 		const struct finding *g = &q->groups[i];
 		if (g->found && g->canonical)
 			put_canonical(changed, g);
-		else if (g->found && read_action(g->value, &said) == ACTION_WARN && q->channel != NULL)
+		else if (g->found && read_action(g->value, false, &said) == ACTION_WARN && q->channel != NULL)
 			warn(q, g, said);
 	}
 }

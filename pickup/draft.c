@@ -138,26 +138,26 @@ static bool is_own(const void *context, struct span domain)
 }
 
 /* Pickup and sendmail are a message's first hop (MISSION D5). */
-static int mask_sender(struct found *f)
+static struct span masked(struct arena *arena, const struct server *s, struct span sender)
 {
 	struct address a;
-	if (f->server->p.masquerade_domain[0] == '\0' || f->sender.n == 0 || address_parse(f->sender, ADDRESS_UTF8, &a) != 0 || !route_domain_is_own(f->server, a.domain))
-		return 0;
-	f->sender = span_of(arena_printf(&f->arena, "%.*s@%s", SPAN_ARG(a.local), f->server->p.masquerade_domain));
-	return f->arena.failed ? ENOMEM : 0;
+	if (s->p.masquerade_domain[0] == '\0' || sender.n == 0 || address_parse(sender, ADDRESS_UTF8, &a) != 0 || !route_domain_is_own(s, a.domain))
+		return sender;
+	return span_of(arena_printf(arena, "%.*s@%s", SPAN_ARG(a.local), s->p.masquerade_domain));
 }
 
 /* The header without Bcc and X-Sender/X-Receiver lines, with what is missing, then the body. */
-static void put_content(struct buffer *b, const struct found *f, struct span text, const struct qid *id, const char *user, int64_t wall_s, struct header_walk *w)
+static void put_content(struct draft *out, const struct found *f, struct span text, const struct qid *id, const char *user, int64_t wall_s, struct header_walk *w)
 {
 	struct header_field h;
 	struct span rest = text;
-	struct rewrite change = {.default_domain = f->server->p.default_domain, .masquerade = f->server->p.masquerade_domain, .is_own = is_own, .context = f->server};
-	struct buffer field;
+	struct rewrite change = {.default_domain = f->server->p.default_domain, .masquerade = out->screened ? "" : f->server->p.masquerade_domain, .is_own = is_own, .context = f->server};
+	struct buffer field, *b = &out->content;
 	struct received r = {.by = span_of(f->server->p.fqdn), .id = qid_span(id), .local_user = span_of(user), .wall_s = wall_s};
 	header_walk_init(w);
 	header_walk(w, text);
 	received_put(b, &r);
+	out->header_at = b->n;
 	put_missing(b, f, w, id, wall_s);
 	buffer_init(&field, b->limit);
 	while (header_next(&rest, &h)) {
@@ -169,6 +169,7 @@ static void put_content(struct buffer *b, const struct found *f, struct span tex
 		crlf_put(b, buffer_span(&field));
 	}
 	buffer_free(&field);
+	out->header_n = b->n - out->header_at;
 	buffer_puts(b, "\r\n");
 	crlf_put(b, rest);
 }
@@ -193,10 +194,12 @@ int draft_make(struct pickup *p, const struct place *pl, const struct qid *id, s
 		error = refuse(&f, "no recipient", (struct span){"", 0});
 	if (error == 0 && !f.has_sender)
 		error = refuse(&f, "no sender: neither X-Sender nor Sender nor From", (struct span){"", 0});
-	if (error == 0)
-		error = mask_sender(&f);
+	if (error == 0 && !out->screened)
+		f.sender = masked(&f.arena, f.server, f.sender);
+	if (error == 0 && f.arena.failed)
+		error = ENOMEM;
 	if (error == 0) {
-		put_content(&out->content, &f, text, id, owner_name(p, pl, owner, user), wall_s, &w);
+		put_content(out, &f, text, id, owner_name(p, pl, owner, user), wall_s, &w);
 		struct envelope e = {.sender = f.sender, .arrived_us = wall_s * 1000000, .hops = w.received, .size = out->content.n,
 			.flags = ENV_LOCAL | (w.eight_bit ? ENV_8BIT : 0u) | (f.utf8 ? ENV_UTF8 : 0u), .origin = span_of(user), .rcpts = f.rcpts, .rcpts_n = f.n};
 		envelope_put(&out->envelope, &e);
@@ -207,4 +210,24 @@ int draft_make(struct pickup *p, const struct place *pl, const struct qid *id, s
 	if (error == EINVAL && out->reason[0] == '\0')
 		(void)snprintf(out->reason, 200, "an address list cannot be read");
 	return error;
+}
+
+int draft_screened(const struct server *s, struct arena *arena, struct envelope *e, struct span header, struct draft *d)
+{
+	struct rewrite change = {.default_domain = s->p.default_domain, .masquerade = s->p.masquerade_domain, .is_own = is_own, .context = s};
+	struct buffer fresh;
+	size_t end = d->header_at + d->header_n;
+	if (header.n == 0)
+		header = (struct span){d->content.at + d->header_at, d->header_n};
+	buffer_init(&fresh, d->content.limit);
+	buffer_put(&fresh, d->content.at, d->header_at);
+	(void)rewrite_header(&fresh, header, &change);
+	buffer_put(&fresh, d->content.at + end, d->content.n - end);
+	buffer_free(&d->content);
+	d->content = fresh;
+	e->sender = masked(arena, s, e->sender);
+	e->size = fresh.n;
+	buffer_clear(&d->envelope);
+	envelope_put(&d->envelope, e);
+	return buffer_ok(&d->content) && buffer_ok(&d->envelope) && !arena->failed ? 0 : ENOMEM;
 }

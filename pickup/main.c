@@ -1,6 +1,6 @@
 /* pickup: makes messages of the files in Pickup and maildrop.
  * User: posthorn-pick.
- * May: read, rename and unlink files in those two directories; write into Badmail; talk to cleanup and mover.
+ * May: read, rename and unlink files in those two directories; write into Badmail; talk to cleanup, mover and maps.
  * Never: use the network. */
 #include "pickup.h"
 
@@ -27,10 +27,12 @@ static void peer_gone(struct channel *ch, int reason)
 		p->cleanup = NULL;
 	if (p->mover == ch)
 		p->mover = NULL;
+	if (p->maps == ch)
+		p->maps = NULL;
 }
 
 static const struct channel_owner owner = {
-	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done},
+	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer},
 	.gone = peer_gone,
 };
 
@@ -43,7 +45,7 @@ static void linked(struct process *proc, enum role role, uint32_t instance, uint
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	struct channel **place = role == R_CLEANUP ? &p->cleanup : &p->mover;
+	struct channel **place = role == R_CLEANUP ? &p->cleanup : role == R_MAPS ? &p->maps : &p->mover;
 	channel_close(*place);
 	*place = ch;
 	submit_again(p);

@@ -24,6 +24,7 @@ static void forget(struct pickup *p, struct submission **at)
 	p->submissions_n--;
 	buffer_free(&s->envelope);
 	buffer_free(&s->content);
+	screen_free(s);
 	free(s);
 }
 
@@ -80,7 +81,9 @@ static void send_submission(struct pickup *p, struct submission *s)
 
 static void begin(struct pickup *p, struct submission *s)
 {
-	if (s->in_file && !s->sent) {
+	if (s->screening != NULL) {
+		screen_ask(p, s);
+	} else if (s->in_file && !s->sent) {
 		if (p->mover == NULL)
 			return;
 		s->sent_bytes = 0;
@@ -108,7 +111,7 @@ static void mark_in_file(struct submission *s)
 	s->in_file = true;
 }
 
-static void keep(struct pickup *p, struct place *pl, const struct qid *id, struct draft *d)
+static void keep(struct pickup *p, struct place *pl, const struct qid *id, struct draft *d, const char *name)
 {
 	struct submission *s = calloc(1, sizeof *s);
 	if (s == NULL) {
@@ -119,16 +122,52 @@ static void keep(struct pickup *p, struct place *pl, const struct qid *id, struc
 	*s = (struct submission){.id = *id, .place = pl, .envelope = d->envelope, .content = d->content, .size = d->content.n, .next = p->submissions};
 	p->submissions = s;
 	p->submissions_n++;
+	if (d->screened && screen_begin(s, d, name) != 0)
+		forget(p, &p->submissions); /* the file stays, as above */
+	else if (d->screened)
+		screen_ask(p, s);
+	else
+		submit_screened(p, s);
+}
+
+void submit_screened(struct pickup *p, struct submission *s)
+{
+	s->size = s->content.n;
 	if (s->content.n > IN_MEMORY)
 		mark_in_file(s);
 	begin(p, s);
+}
+
+void submit_later(struct pickup *p, const struct submission *s, const char *reason)
+{
+	struct timeval tv = {.tv_sec = 5};
+	LOG(&p->proc.log, not_taken, qid_span(&s->id), F("reason", span_of(reason)));
+	(void)event_add(p->again, &tv);
+}
+
+void submit_refuse(struct pickup *p, struct submission *s, const char *reason)
+{
+	struct buffer text;
+	struct stat st;
+	buffer_init(&text, FILE_LIMIT + 1);
+	if (read_plain_file_at(s->place->taken_fd, s->id.text, FILE_LIMIT, &text, &st) == 0)
+		set_aside(p, s->place, &s->id, s->screening->file, buffer_span(&text), reason);
+	buffer_free(&text);
+	forget(p, find(p, qid_span(&s->id)));
+}
+
+void submit_drop(struct pickup *p, struct submission *s)
+{
+	LOG(&p->proc.log, discarded, qid_span(&s->id), F("from", s->screening->e.sender), F("status", SPAN_LIT("discarded")));
+	(void)unlinkat(s->place->taken_fd, s->id.text, 0);
+	forget(p, find(p, qid_span(&s->id)));
 }
 
 void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const char *name)
 {
 	struct buffer text;
 	struct stat st = {0};
-	struct draft d = {.reason = ""};
+	struct draft d = {.screened = screen_is_needed(p->server)};
 	if (*find(p, qid_span(id)) != NULL)
 		return;
 	buffer_init(&text, FILE_LIMIT + 1);
@@ -138,7 +177,7 @@ void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const
 	if (error == 0)
 		error = draft_make(p, pl, id, buffer_span(&text), st.st_uid, &d);
 	if (error == 0) {
-		keep(p, pl, id, &d);
+		keep(p, pl, id, &d, name);
 	} else {
 		buffer_free(&d.content);
 		buffer_free(&d.envelope);
@@ -150,8 +189,11 @@ void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const
 
 void submit_again(struct pickup *p)
 {
-	for (struct submission *s = p->submissions; s != NULL; s = s->next)
+	struct submission *next;
+	for (struct submission *s = p->submissions; s != NULL; s = next) {
+		next = s->next;
 		begin(p, s);
+	}
 }
 
 int submit_on_submitted(struct channel *ch, struct message *m)

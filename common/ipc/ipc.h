@@ -67,6 +67,7 @@ enum map_question {
 	ASK_SENDER,     /* what becomes of a sender, and what is it known as? */
 	ASK_RECIPIENT_ACCESS,
 	ASK_HEADER,     /* the same for a header, whole */
+	ASK_SENDER_NAME, ASK_RECIPIENT_NAME, /* canonical maps alone: what is this address known as? */
 	ASK_COUNT
 };
 enum map_answered { ANSWER_NONE, ANSWER_FOUND /* RECIPIENT, RELAY: it exists */, ANSWER_ADDRESSES, ANSWER_ALIAS /* aliases(5) */, ANSWER_FAILED };

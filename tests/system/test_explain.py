@@ -2,9 +2,11 @@
 import json
 import random
 import re
+import socket
+import subprocess
 import unittest
 
-from horn import Horn, Sink, wait_for
+from horn import BUILD, Horn, Sink, wait_for
 from nsd import Zone
 
 TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
@@ -100,6 +102,21 @@ class Explain(Zone):
             h.stop()
             self.assertIn("the service is not running", self.explain(h, "a@d0.horntest").stdout.decode())
             h.start()
+
+    def test_a_reload_ends_what_is_being_explained(self):
+        """Its sections go with the old configuration; the name server never answers."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.settimeout(20)
+            with Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{silent.getsockname()[1]}"], domains=[("far.example", "type=remote", "route=mx.silent.example")]) as h:
+                asked = subprocess.Popen([BUILD / "posthorn", "-c", h.dir, "explain", "a@far.example"], stdout=subprocess.PIPE, text=True)
+                self.addCleanup(asked.wait)
+                silent.recv(2000)
+                h.conf("domain", "remove", "far.example")
+                h.run("posthorn", "-c", str(h.dir), "reload")
+                said, _ = asked.communicate(timeout=20)
+                self.assertIn("the configuration is being read anew", said)
+                self.assertIn("taken: a domain", self.explain(h, "--client", "127.0.0.1", "a@local.example").stdout.decode())
 
 
 if __name__ == "__main__":
