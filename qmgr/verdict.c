@@ -21,11 +21,17 @@ static void log_result(struct qmgr *q, const struct qmsg *m, const struct result
 	buffer_init(&status, 2048);
 	if (ms < total_ms)
 		ms = total_ms;
-	buffer_printf(&delay, "%lld.%02lld", (long long)(ms / 1000), (long long)(ms % 1000 / 10));
+	buffer_put_decimal(&delay, (uint64_t)(ms / 1000), 1);
+	buffer_putc(&delay, '.');
+	buffer_put_decimal(&delay, (uint64_t)(ms % 1000 / 10), 2);
 	if (r->outcome == OUTCOME_EXPANDED)
 		buffer_printf(&status, "expanded (it goes on to %u address%s)", r->code, r->code == 1 ? "" : "es");
-	else
-		buffer_printf(&status, "%s (%.*s)", status_word(r->outcome), SPAN_ARG(r->text));
+	else {
+		buffer_puts(&status, status_word(r->outcome));
+		buffer_puts(&status, " (");
+		buffer_put_span(&status, r->text);
+		buffer_putc(&status, ')');
+	}
 	LOG(&q->proc.log, delivered, qid_span(&m->id), F("to", m->rcpts[r->index].address), F("from", m->e.sender),
 		F("relay", r->peer.n > 0 ? r->peer : SPAN_LIT("none")), F("delay", buffer_span(&delay)),
 		F("dsn", r->enhanced.n > 0 ? r->enhanced : r->outcome == OUTCOME_FAILED ? SPAN_LIT("5.0.0") : r->outcome == OUTCOME_DEFERRED ? SPAN_LIT("4.0.0") : SPAN_LIT("2.0.0")),

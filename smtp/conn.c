@@ -38,8 +38,11 @@ static void want_write(struct conn *c, bool want)
 
 static void describe(struct conn *c, struct job *j)
 {
-	(void)snprintf(j->peer, sizeof j->peer, "%s", c->hop->lmtp ? "lmtp/" : "");
-	lookup_format_target(&c->target, j->peer + strlen(j->peer));
+	if (c->peer[0] == '\0') {
+		(void)snprintf(c->peer, sizeof c->peer, "%s", c->hop->lmtp ? "lmtp/" : "");
+		lookup_format_target(&c->target, c->peer + strlen(c->peer));
+	}
+	memcpy(j->peer, c->peer, strlen(c->peer) + 1);
 }
 
 static void set_reason(struct job *j, const char *reason)

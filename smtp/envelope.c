@@ -25,9 +25,13 @@ static void put_mail(struct conn *c)
 {
 	const struct job *j = c->job;
 	struct buffer *b = &c->out;
-	buffer_printf(b, "MAIL FROM:<%.*s>", SPAN_ARG(j->e.sender));
-	if ((c->offers & PEER_SIZE) != 0)
-		buffer_printf(b, " SIZE=%llu", (unsigned long long)j->size);
+	buffer_puts(b, "MAIL FROM:<");
+	buffer_put_span(b, j->e.sender);
+	buffer_putc(b, '>');
+	if ((c->offers & PEER_SIZE) != 0) {
+		buffer_puts(b, " SIZE=");
+		buffer_put_decimal(b, j->size, 1);
+	}
 	if ((j->e.flags & ENV_BINARY) != 0)
 		buffer_puts(b, " BODY=BINARYMIME");
 	else if ((j->e.flags & ENV_8BIT) != 0)
@@ -61,7 +65,9 @@ static void put_rcpt(struct conn *c, uint32_t i)
 {
 	const struct envelope_rcpt *r = &c->job->e.rcpts[i];
 	struct buffer *b = &c->out;
-	buffer_printf(b, "RCPT TO:<%.*s>", SPAN_ARG(r->address));
+	buffer_puts(b, "RCPT TO:<");
+	buffer_put_span(b, r->address);
+	buffer_putc(b, '>');
 	if ((c->offers & PEER_DSN) != 0) {
 		put_notify(b, r->notify);
 		if (r->orcpt.n > 0)
@@ -143,7 +149,9 @@ static void delivered(struct conn *c)
 	struct buffer text;
 	struct job *j = c->job;
 	buffer_init(&text, 4096);
-	buffer_printf(&text, "%d %.*s", c->reply.code, SPAN_ARG(buffer_span(&c->reply.text)));
+	buffer_put_decimal(&text, (uint64_t)c->reply.code, 3);
+	buffer_putc(&text, ' ');
+	buffer_put_span(&text, buffer_span(&c->reply.text));
 	uint32_t outcome = (c->offers & PEER_DSN) != 0 ? OUTCOME_PASSED : OUTCOME_SENT;
 	struct span enhanced = c->reply.enhanced.n > 0 ? c->reply.enhanced : SPAN_LIT("2.0.0");
 	for (uint32_t i = 0; i < j->e.rcpts_n; i++)

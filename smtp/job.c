@@ -162,7 +162,9 @@ void job_set_rcpt(struct job *j, uint32_t rcpt, uint32_t outcome, int code, stru
 	r->decided = true;
 	r->outcome = outcome;
 	r->code = (uint32_t)code;
-	(void)snprintf(r->enhanced, sizeof r->enhanced, "%.*s", SPAN_ARG(enhanced));
+	size_t n = enhanced.n < sizeof r->enhanced ? enhanced.n : sizeof r->enhanced - 1;
+	memcpy(r->enhanced, enhanced.at, n);
+	r->enhanced[n] = '\0';
 	free(r->text);
 	r->text = span_dup(text.n > REASON_MOST ? (struct span){text.at, REASON_MOST} : text);
 }

@@ -99,6 +99,7 @@ struct conn {
 	struct hop *hop;
 	struct lookup_target target;
 	size_t target_index;
+	char peer[408];          /* the target in words, made when a job first needs them */
 	int fd;
 	enum conn_state state;
 	struct event *readable, *writable, *timer;

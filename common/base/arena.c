@@ -57,10 +57,13 @@ char *arena_printf(struct arena *a, const char *format, ...)
 	va_list args, again;
 	va_start(args, format);
 	va_copy(again, args);
-	int n = vsnprintf(NULL, 0, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
+	char text[256]; /* most fits: one pass */
+	int n = vsnprintf(text, sizeof text, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
 	va_end(args);
 	char *at = n < 0 ? NULL : arena_alloc(a, (size_t)n + 1);
-	if (at != NULL)
+	if (at != NULL && (size_t)n < sizeof text)
+		memcpy(at, text, (size_t)n + 1);
+	else if (at != NULL)
 		(void)vsnprintf(at, (size_t)n + 1, format, again);
 	va_end(again);
 	return at;

@@ -52,6 +52,7 @@ void buffer_put_span(struct buffer *b, struct span s);
 void buffer_puts(struct buffer *b, const char *text);
 void buffer_putc(struct buffer *b, char c);
 void buffer_printf(struct buffer *b, const char *format, ...) PRINTF_LIKE(2, 3);
+void buffer_put_decimal(struct buffer *b, uint64_t v, unsigned least); /* at least so many digits, at most 20 */
 void buffer_drop(struct buffer *b, size_t n); /* takes n bytes off the front */
 const char *buffer_cstr(struct buffer *b);    /* NUL-terminated, "" when that failed */
 /* Appends s with controls, quotes and backslashes escaped, at most limit bytes of s. */

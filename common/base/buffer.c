@@ -87,6 +87,8 @@ void buffer_printf(struct buffer *b, const char *format, ...)
 	va_start(args, format);
 	va_copy(again, args);
 	/* most of what is written fits into what is there: one pass */
+	if (b->at == NULL && b->limit > 0)
+		(void)buffer_reserve(b, 1);
 	size_t room = b->size - b->n;
 	int n = vsnprintf(room == 0 ? NULL : b->at + b->n, room, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): va_start is above */
 	va_end(args);
@@ -99,6 +101,15 @@ void buffer_printf(struct buffer *b, const char *format, ...)
 		b->failed = true;
 	}
 	va_end(again);
+}
+
+void buffer_put_decimal(struct buffer *b, uint64_t v, unsigned least)
+{
+	char digits[20];
+	unsigned n = 0;
+	for (; n < least || v > 0 || n == 0; v /= 10)
+		digits[sizeof digits - ++n] = (char)('0' + v % 10);
+	buffer_put(b, digits + sizeof digits - n, n);
 }
 
 void buffer_drop(struct buffer *b, size_t n)

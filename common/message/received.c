@@ -10,9 +10,21 @@ void date_put(struct buffer *b, int64_t wall_s)
 	struct tm tm = {0};
 	(void)localtime_r(&t, &tm);
 	long minutes = tm.tm_gmtoff / 60, size = minutes < 0 ? -minutes : minutes;
-	buffer_printf(b, "%.3s, %d %.3s %04d %02d:%02d:%02d %c%02ld%02ld", days + (size_t)tm.tm_wday * 3, tm.tm_mday,
-		months + (size_t)tm.tm_mon * 3, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec,
-		minutes < 0 ? '-' : '+', size / 60, size % 60);
+	const struct { int value; unsigned digits; const char *after; } numbers[] = {
+		{tm.tm_year + 1900, 4, " "}, {tm.tm_hour, 2, ":"}, {tm.tm_min, 2, ":"}, {tm.tm_sec, 2, minutes < 0 ? " -" : " +"}};
+	/* a field of each message: without a pass of printf */
+	buffer_put(b, days + (size_t)tm.tm_wday * 3, 3);
+	buffer_puts(b, ", ");
+	buffer_put_decimal(b, (uint64_t)tm.tm_mday, 1);
+	buffer_putc(b, ' ');
+	buffer_put(b, months + (size_t)tm.tm_mon * 3, 3);
+	buffer_putc(b, ' ');
+	for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+		buffer_put_decimal(b, (uint64_t)numbers[i].value, numbers[i].digits);
+		buffer_puts(b, numbers[i].after);
+	}
+	buffer_put_decimal(b, (uint64_t)(size / 60), 2);
+	buffer_put_decimal(b, (uint64_t)(size % 60), 2);
 }
 
 /* Text from outside inside a header: nothing that could end or fold the field, or close a comment. */

@@ -85,6 +85,8 @@ static size_t data_run(struct span in, struct buffer *out)
 size_t data_decode(struct data_decoder *d, struct span in, struct buffer *out)
 {
 	size_t i = 0;
+	if (out != NULL && out->limit - out->n > in.n + 2) /* room for all at once, not line by line */
+		(void)!buffer_reserve(out, in.n + 2);
 	while (i < in.n && d->state != DATA_END) {
 		if (d->state == DATA_IN_LINE) {
 			i += data_run((struct span){in.at + i, in.n - i}, out);

@@ -43,6 +43,7 @@ static void rewrite_content(struct session *s, const struct server *server)
 	struct buffer fresh;
 	struct rewrite r = {.default_domain = server->p.default_domain, .masquerade = server->p.masquerade_domain, .is_own = is_own, .context = server};
 	buffer_init(&fresh, t->content.limit);
+	(void)!buffer_reserve(&fresh, t->content.n < 2048 ? t->content.n : 2048); /* most headers at once */
 	size_t old = rewrite_header(&fresh, buffer_span(&t->content), &r);
 	if (fresh.n == old && buffer_ok(&fresh)) { /* nothing was added */
 		if (old > 0)

@@ -20,16 +20,16 @@ static struct transaction *make_transaction(struct session *s)
 
 static void copy_address(struct span *out, struct arena *arena, const struct address *a, const char *default_domain)
 {
-	const char *text;
-	if (address_is_null(a)) {
-		*out = (struct span){"", 0};
+	struct span domain = a->domain.n == 0 ? span_of(default_domain) : a->domain;
+	size_t n = a->local.n + 1 + domain.n;
+	char *text = address_is_null(a) ? NULL : arena_alloc(arena, n);
+	*out = (struct span){"", 0};
+	if (text == NULL)
 		return;
-	}
-	if (a->domain.n == 0)
-		text = arena_printf(arena, "%.*s@%s", SPAN_ARG(a->local), default_domain);
-	else
-		text = arena_printf(arena, "%.*s@%.*s", SPAN_ARG(a->local), SPAN_ARG(a->domain));
-	*out = span_of(text);
+	memcpy(text, a->local.at, a->local.n);
+	text[a->local.n] = '@';
+	memcpy(text + a->local.n + 1, domain.at, domain.n);
+	*out = (struct span){text, n};
 }
 
 enum reply mail_begin(struct session *s, struct span args)

@@ -178,8 +178,8 @@ static void answer(struct session *s, enum reply r)
 		struct buffer size, rcpts;
 		buffer_init(&size, 32);
 		buffer_init(&rcpts, 32);
-		buffer_printf(&size, "%llu", (unsigned long long)submit_size(t));
-		buffer_printf(&rcpts, "%zu", t->rcpts_n);
+		buffer_put_decimal(&size, submit_size(t), 1);
+		buffer_put_decimal(&rcpts, t->rcpts_n, 1);
 		LOG(&s->worker->proc.log, accepted, qid_span(&t->id), F("client", span_of(s->address)), F("helo", span_of(s->helo)),
 			F("from", t->sender), F("size", buffer_span(&size)), F("nrcpt", buffer_span(&rcpts)), F("proto", span_of(s->esmtp ? "ESMTP" : "SMTP")));
 		buffer_free(&size);
