@@ -63,8 +63,21 @@ static void on_rescan(int fd, short what, void *context)
 	struct pickup *p = context;
 	(void)fd;
 	(void)what;
-	for (size_t i = 0; i < p->places_n; i++)
+	bool left = p->left_ms != 0 && clock_mono_ms() >= p->left_ms;
+	if (left)
+		p->left_ms = 0;
+	for (size_t i = 0; i < p->places_n; i++) {
+		if (left)
+			scan_leftovers(p, &p->places[i]);
 		scan_place(p, &p->places[i], true);
+	}
+}
+
+static void on_more(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	scan_more(context);
 }
 
 static void on_again(int fd, short what, void *context)
@@ -110,7 +123,8 @@ int main(void)
 	p->notified = event_new(p->proc.base, p->inotify_fd, EV_READ | EV_PERSIST, on_notified, p);
 	p->rescan = event_new(p->proc.base, -1, EV_PERSIST, on_rescan, p);
 	p->again = event_new(p->proc.base, -1, 0, on_again, p);
-	if (error != 0 || p->notified == NULL || p->rescan == NULL || p->again == NULL ||
+	p->more = event_new(p->proc.base, -1, 0, on_more, p);
+	if (error != 0 || p->notified == NULL || p->rescan == NULL || p->again == NULL || p->more == NULL ||
 		event_add(p->notified, NULL) != 0 || event_add(p->rescan, &period) != 0) {
 		complain(&why, "Pickup", 0, "cannot be watched: %s", strerror(error));
 		return proc_fail(&p->proc, EX_OSERR, &why);
@@ -127,6 +141,6 @@ int main(void)
 		return proc_fail(&p->proc, EX_CANTCREAT, &why);
 	}
 	for (size_t i = 0; i < p->places_n; i++)
-		(void)!scan_leftovers(p, &p->places[i]);
+		scan_leftovers(p, &p->places[i]);
 	return proc_run(&p->proc);
 }

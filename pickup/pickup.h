@@ -9,16 +9,26 @@
 #include "queuefile/queuefile.h"
 #include "route/route.h"
 
+#include <dirent.h>
+
 #define EVENTS_FILE "pickup/events.def"
 #include "log/events.h"
 
-enum { FILE_LIMIT = 64 * 1024 * 1024, FILES_A_TURN = 50, RESCAN_S = 5, SUBMIT_MOST = 100 };
+enum { FILE_LIMIT = 64 * 1024 * 1024, FILES_A_TURN = 50, RESCAN_S = 5, SUBMIT_MOST = 100, LEFT_MS = 10000, LATER_MOST = 10000 };
 
 /* One of the two directories. */
 struct place {
 	int fd, taken_fd;       /* taken_fd: its .taken */
 	bool maildrop;          /* the sender is the file's owner's word */
 	int watch;
+	DIR *left;              /* .taken, while what lies there is gone through; NULL: that is done */
+};
+
+/* A file that is complete while SUBMIT_MOST are on their way. */
+struct later {
+	struct later *next;
+	struct place *place;
+	char name[];
 };
 
 /* What a file becomes. */
@@ -62,13 +72,16 @@ struct pickup {
 	struct submission *submissions;
 	size_t submissions_n;
 	struct qid_maker ids;
-	struct event *notified, *rescan, *again;
-	bool rescan_due;
+	struct later *later, **later_end;
+	size_t later_n;
+	struct event *notified, *rescan, *again, *more;
+	int64_t left_ms;        /* when files that a table has put off are looked at again; 0: there is none */
 };
 
 /* scan.c */
 void scan_place(struct pickup *p, struct place *pl, bool settle);
-int scan_leftovers(struct pickup *p, struct place *pl);
+void scan_leftovers(struct pickup *p, struct place *pl);
+void scan_more(struct pickup *p);      /* a place on the way is free */
 void scan_notified(struct pickup *p);
 int scan_begin(struct pickup *p);      /* watches; before the confinement */
 int scan_make_taken(struct pickup *p); /* after it */
@@ -88,6 +101,7 @@ void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const
 void submit_again(struct pickup *p);
 void submit_screened(struct pickup *p, struct submission *s);      /* tables have nothing against it: it goes on */
 void submit_later(struct pickup *p, const struct submission *s, const char *reason);
+void submit_leave(struct pickup *p, struct submission *s, const char *reason); /* in .taken for some time; frees s */
 void submit_refuse(struct pickup *p, struct submission *s, const char *reason); /* to Badmail; frees s */
 void submit_drop(struct pickup *p, struct submission *s);          /* a table wants it to go nowhere; frees s */
 int submit_on_submitted(struct channel *ch, struct message *m);

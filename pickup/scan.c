@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -46,20 +47,60 @@ void scan_place(struct pickup *p, struct place *pl, bool settle)
 		event_active(p->rescan, 0, 0);
 }
 
-/* What was taken before this process began: under its token it is submitted (again). */
-int scan_leftovers(struct pickup *p, struct place *pl)
+static void go_on_with_leftovers(struct pickup *p, struct place *pl)
 {
-	int fd = openat(pl->taken_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	if (dir == NULL)
-		return errno;
-	for (const struct dirent *d; (d = readdir(dir)) != NULL;) {
+	const struct dirent *d;
+	while (pl->left != NULL && p->submissions_n < SUBMIT_MOST) {
 		struct qid id;
-		if (qid_parse(span_of(d->d_name), &id) == 0)
+		d = readdir(pl->left);
+		if (d == NULL) {
+			(void)closedir(pl->left);
+			pl->left = NULL;
+		} else if (qid_parse(span_of(d->d_name), &id) == 0) {
 			submit_file(p, pl, &id, "");
+		}
 	}
-	(void)closedir(dir);
-	return 0;
+}
+
+/* What was taken before this process began, or was put off: under its token it is submitted (again). */
+void scan_leftovers(struct pickup *p, struct place *pl)
+{
+	int fd = pl->left != NULL ? -1 : openat(pl->taken_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		pl->left = fdopendir(fd);
+	go_on_with_leftovers(p, pl);
+}
+
+void scan_more(struct pickup *p)
+{
+	for (size_t i = 0; i < p->places_n; i++)
+		go_on_with_leftovers(p, &p->places[i]);
+	while (p->later != NULL && p->submissions_n < SUBMIT_MOST) {
+		struct later *l = p->later;
+		struct stat st;
+		p->later = l->next;
+		p->later_n--;
+		if (is_regular(l->place, l->name, &st))
+			take(p, l->place, l->name);
+		free(l);
+	}
+}
+
+/* Beyond the limit it waits for a rescan. */
+static void take_later(struct pickup *p, struct place *pl, const char *name)
+{
+	size_t n = strlen(name) + 1;
+	struct later *l = p->later_n >= LATER_MOST ? NULL : malloc(sizeof *l + n);
+	if (l == NULL)
+		return;
+	l->next = NULL;
+	l->place = pl;
+	memcpy(l->name, name, n);
+	if (p->later == NULL)
+		p->later_end = &p->later;
+	*p->later_end = l;
+	p->later_end = &l->next;
+	p->later_n++;
 }
 
 int scan_begin(struct pickup *p)
@@ -109,9 +150,12 @@ static void notified(struct pickup *p, const struct inotify_event *e)
 		struct place *pl = &p->places[i];
 		if (pl->watch != e->wd || e->len == 0)
 			continue;
-		if ((e->mask & (IN_CLOSE_WRITE | IN_MOVED_TO)) != 0 && p->submissions_n < SUBMIT_MOST && is_regular(pl, e->name, &st))
-			take(p, pl, e->name);
-		else if ((e->mask & (IN_CREATE | IN_MOVED_TO)) != 0)
+		if ((e->mask & (IN_CLOSE_WRITE | IN_MOVED_TO)) != 0 && is_regular(pl, e->name, &st)) {
+			if (p->submissions_n < SUBMIT_MOST && p->later == NULL)
+				take(p, pl, e->name);
+			else
+				take_later(p, pl, e->name);
+		} else if ((e->mask & (IN_CREATE | IN_MOVED_TO)) != 0)
 			tell_of_other(p, pl, e->name);
 	}
 }

@@ -111,7 +111,7 @@ static void take_header(struct pickup *p, struct submission *s, struct span valu
 		(void)snprintf(reason, sizeof reason, "refused by header_checks%s%.*s", rest.n > 0 ? ": " : "", rest.n > 400 ? 400 : (int)rest.n, rest.at);
 		submit_refuse(p, s, reason);
 	} else if (span_is(word, "DEFER")) {
-		submit_later(p, s, "header_checks says not now");
+		submit_leave(p, s, "header_checks says not now");
 	} else if (span_is(word, "DISCARD")) {
 		submit_drop(p, s);
 	} else {

@@ -26,6 +26,7 @@ static void forget(struct pickup *p, struct submission **at)
 	buffer_free(&s->content);
 	screen_free(s);
 	free(s);
+	event_active(p->more, 0, 0);
 }
 
 static void set_aside(struct pickup *p, const struct place *pl, const struct qid *id, const char *file, struct span text, const char *reason)
@@ -143,6 +144,15 @@ void submit_later(struct pickup *p, const struct submission *s, const char *reas
 	struct timeval tv = {.tv_sec = 5};
 	LOG(&p->proc.log, not_taken, qid_span(&s->id), F("reason", span_of(reason)));
 	(void)event_add(p->again, &tv);
+}
+
+/* It holds no place meanwhile: others' files go on. */
+void submit_leave(struct pickup *p, struct submission *s, const char *reason)
+{
+	LOG(&p->proc.log, not_taken, qid_span(&s->id), F("reason", span_of(reason)));
+	if (p->left_ms == 0)
+		p->left_ms = clock_mono_ms() + LEFT_MS;
+	forget(p, find(p, qid_span(&s->id)));
 }
 
 void submit_refuse(struct pickup *p, struct submission *s, const char *reason)

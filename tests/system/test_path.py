@@ -110,6 +110,16 @@ class Path(unittest.TestCase):
             self.assertIn(b"no recipient", wait_for("the bad one", lambda: h.badmail("BDR"))[0].read_bytes())
             wait_for("an empty .taken", lambda: not list((pick / ".taken").iterdir()))
 
+    def test_a_burst_into_pickup_waits_for_no_rescan(self):
+        """More files than are on their way at once: those that are told of while no place is free have their turn."""
+        with Horn(["test_mode=yes"], ["pickup_settle=1h"]) as h:
+            pick = h.server_dir / "Pickup"
+            for i in range(700):
+                (pick / f".{i}").write_bytes(b"X-Sender: a@example.org\r\nX-Receiver: b@local.example\r\nSubject: %d\r\n\r\nx\r\n" % i)
+                os.chmod(pick / f".{i}", 0o644)
+                os.rename(pick / f".{i}", pick / str(i))
+            wait_for("all are delivered", lambda: len(h.drop()) == 700)
+
     def test_garbage_in_pickup_disturbs_nothing(self):
         with Sink() as sink, Horn(["test_mode=yes"], ["pickup_settle=1s"], [remote(sink)]) as h:
             pick, good = h.server_dir / "Pickup", b"X-Sender: a@example.org\r\nX-Receiver: b@sink.example\r\nSubject: good\r\n\r\nx\r\n"

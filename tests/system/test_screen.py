@@ -123,6 +123,18 @@ class Screen(unittest.TestCase):
             wait_for("nothing is left", lambda: not list((h.server_dir / "Pickup/.taken").iterdir()))
             self.assertEqual((len(h.messages()), h.drop(), len(held)), (1, [], 1))
 
+    def test_files_that_are_put_off_hold_up_no_other(self):
+        with self.horn({"header_checks": ("pcre", "/^Subject: later/ DEFER\n")}) as h:
+            for i in range(105): # more than are on their way at once
+                (h.server_dir / f"Pickup/.{i}").write_bytes(b"From: a@x.example\r\nTo: b@local.example\r\nSubject: later\r\n\r\nx\r\n")
+                os.chmod(h.server_dir / f"Pickup/.{i}", 0o644)
+                os.rename(h.server_dir / f"Pickup/.{i}", h.server_dir / f"Pickup/{i}")
+            wait_for("all are taken", lambda: h.log().count("not_taken") >= 105)
+            self.pick_up(h, b"From: a@x.example\r\nTo: b@local.example\r\nSubject: now\r\n\r\nx\r\n")
+            wait_for("it goes", lambda: len(h.drop()) == 1)
+            (h.root / "maps/header_checks").write_text("/^Subject: never/ DEFER\n")
+            wait_for("the others go", lambda: len(h.drop()) == 106, 60)
+
     def test_a_table_that_cannot_be_read_keeps_the_file(self):
         with self.horn({"header_checks": ("pcre", "/x-nothing/ OK\n")}) as h:
             os.rename(h.root / "maps/header_checks", h.root / "maps/away")
