@@ -87,6 +87,16 @@ class Horn:
     def pids(self, role=None):
         return [p["pid"] for p in self.status()["processes"] if role is None or p["role"] == role]
 
+    def runs(self, title):
+        """Is there a process of this instance with such a title?  They may end while they are looked at."""
+        for p in self.tree():
+            try:
+                if title in pathlib.Path(f"/proc/{p}/cmdline").read_text():
+                    return True
+            except OSError:
+                pass
+        return False
+
     def tree(self):
         """The master and all of its processes, also when the control socket is of no use."""
         try:

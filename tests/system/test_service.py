@@ -186,7 +186,7 @@ class Service(unittest.TestCase):
             done = []
             stopper = threading.Thread(target=lambda: done.append(h.run("posthorn", "-c", str(h.dir), "stop")))
             stopper.start()
-            wait_for("the stop to reach those that deliver", lambda: "stopping" in h.log() and not [1 for p in h.tree()[1:] if "posthorn: bounce" in pathlib.Path(f"/proc/{p}/cmdline").read_text()])
+            wait_for("the stop to reach those that deliver", lambda: "stopping" in h.log() and not h.runs("posthorn: bounce"))
             self.assertEqual(done, [])
             answer.set()
             stopper.join(60)
