@@ -5,6 +5,7 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import smtplib
 import subprocess
 import threading
@@ -113,11 +114,13 @@ class Path(unittest.TestCase):
     def test_a_burst_into_pickup_waits_for_no_rescan(self):
         """More files than are on their way at once: those that are told of while no place is free have their turn."""
         with Horn(["test_mode=yes"], ["pickup_settle=1h"]) as h:
-            pick = h.server_dir / "Pickup"
+            pick, pid = h.server_dir / "Pickup", h.pids("pickup")[0]
+            os.kill(pid, signal.SIGSTOP) # it is told of all at once
             for i in range(700):
                 (pick / f".{i}").write_bytes(b"X-Sender: a@example.org\r\nX-Receiver: b@local.example\r\nSubject: %d\r\n\r\nx\r\n" % i)
                 os.chmod(pick / f".{i}", 0o644)
                 os.rename(pick / f".{i}", pick / str(i))
+            os.kill(pid, signal.SIGCONT)
             wait_for("all are delivered", lambda: len(h.drop()) == 700)
 
     def test_garbage_in_pickup_disturbs_nothing(self):
