@@ -2,15 +2,17 @@
 """Breaks one row of the command, reply, fate, route and relay tables at a time, by fixed rules, and runs
 the unit tests and replay scripts.  At least 95 % must be caught; equivalents are listed with their reasons.
 
-usage: mutants.py BUILD
+usage: mutants.py [TABLE...], as route/routes.def; all without one
 """
 import os
 import pathlib
+import queue
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 
 TREE = pathlib.Path(__file__).resolve().parents[1]
 # a mutant that changes nothing, with the reason why
@@ -110,36 +112,48 @@ def run(tree, build):
     return "survived"
 
 
-def main():
+def work(todo, done):
+    """One worker with a tree and a build of its own."""
     with tempfile.TemporaryDirectory() as t:
-        tree = pathlib.Path(t) / "tree"
-        shutil.copytree(TREE, tree, ignore=shutil.ignore_patterns("build", ".git", "__pycache__"))
-        build = pathlib.Path(t) / "build"
-        if run(tree, build) != "survived":
-            sys.exit("the tests fail without a mutant")
-        caught, total, survivors, same = 0, 0, [], 0
-        for name, n, what, new in mutants():
-            label = f"{name}:{n} {what}"
-            if label in EQUIVALENT:
-                same += 1
-                continue
+        tree, build = pathlib.Path(t) / "tree", pathlib.Path(t) / "build"
+        shutil.copytree(TREE, tree, ignore=shutil.ignore_patterns("build", "build-asan", ".git", "__pycache__"))
+        sound = run(tree, build) == "survived"
+        while sound:
+            try:
+                name, n, what, new = todo.get_nowait()
+            except queue.Empty:
+                return
             path = tree / "common" / name
             old = path.read_text()
             lines = old.splitlines()
             lines[n - 1:n - 1 + len(new)] = new
             path.write_text("\n".join(lines) + "\n")
-            result = run(tree, build)
+            done.append((f"{name}:{n} {what}", run(tree, build)))
             path.write_text(old)
-            total += 1
-            if result == "survived":
-                survivors.append(label)
-            else:
-                caught += 1
-        for label in survivors:
+        done.append(("no mutant", "the tests fail"))
+
+
+def main():
+    wanted = [m for m in mutants() if not sys.argv[1:] or m[0] in sys.argv[1:]]
+    todo, done = queue.SimpleQueue(), []
+    for m in wanted:
+        if f"{m[0]}:{m[1]} {m[2]}" not in EQUIVALENT:
+            todo.put(m)
+    same = len(wanted) - todo.qsize()
+    workers = [threading.Thread(target=work, args=(todo, done)) for _ in range(os.cpu_count() or 1)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    if ("no mutant", "the tests fail") in done:
+        sys.exit("the tests fail without a mutant")
+    for label, result in done:
+        if result == "survived":
             print("survived:", label)
-        share = 100 * caught / total
-        print(f"mutants: {caught} of {total} caught ({share:.1f} %), {same} equivalent")
-        sys.exit(share < 95)
+    caught = sum(result != "survived" for _, result in done)
+    share = 100 * caught / len(done)
+    print(f"mutants: {caught} of {len(done)} caught ({share:.1f} %), {same} equivalent")
+    sys.exit(share < 95)
 
 
 main()

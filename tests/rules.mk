@@ -19,7 +19,7 @@ cover:
 	@tests/fuzz/cover.sh $(B)
 .PHONY: cover
 mutants:
-	@python3 tests/mutants.py
+	@python3 tests/mutants.py $(TABLES)
 # a build of its own with the sanitizers; seccomp only logs there
 asan:
 	@$(MAKE) --no-print-directory B=build-asan SANITIZE=1 CFLAGS="-O1 -g" all build-asan/tests/unit build-asan/tests/replay-smtpd build-asan/tests/replay-smtp
