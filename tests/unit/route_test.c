@@ -127,12 +127,34 @@ START_TEST(each_rule_of_relaying)
 }
 END_TEST
 
+/* Whose addresses are masked, and which canonical keys are without a domain (MISSION D5, E7). */
+static const struct {
+	const char *rule, *domain;
+	bool own;
+} own_domains[] = {
+	{"the default domain, in any case", "Own.example", true},
+	{"an alias domain", "alias.example", true},
+	{"a local domain", "local.example", true},
+	{"a remote domain is not own", "plain.example", false},
+	{"a domain without a section is not own", "else.example", false},
+};
+
+START_TEST(each_own_domain)
+{
+	struct config c;
+	parse_with("", &c);
+	ck_assert_msg(route_domain_is_own(&c.servers[0], span_of(own_domains[_i].domain)) == own_domains[_i].own, "%s", own_domains[_i].rule);
+	config_free(&c);
+}
+END_TEST
+
 Suite *suite_route(void)
 {
 	Suite *s = suite_create("route");
 	TCase *t = tcase_create("route");
 	tcase_add_loop_test(t, each_rule_of_routing, 0, (int)COUNT_OF(routes));
 	tcase_add_loop_test(t, each_rule_of_relaying, 0, (int)COUNT_OF(relays));
+	tcase_add_loop_test(t, each_own_domain, 0, (int)COUNT_OF(own_domains));
 	suite_add_tcase(s, t);
 	return s;
 }
