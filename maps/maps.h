@@ -84,7 +84,8 @@ void plan_sender_name(struct maps *m, struct query *q, struct span address);
 void plan_recipient_name(struct maps *m, struct query *q, struct span address);
 void plan_header(struct maps *m, struct query *q, struct span header);
 /* screen.c: what was found, as an answer */
-void screen_answer(struct query *q, struct buffer *action, struct buffer *changed);
+/* False: a canonical map has what is no address. */
+bool screen_answer(struct query *q, struct buffer *action, struct buffer *changed);
 void plan_owner(struct maps *m, struct query *q, const struct step *found);
 /* helper.c: maps that ask a server, each in a process of its own */
 MUST_CHECK int helper_start(struct maps *m, struct source *s);

@@ -10,8 +10,8 @@ static void answer_screened(struct query *q)
 	struct buffer action, changed;
 	buffer_init(&action, 4096);
 	buffer_init(&changed, IPC_PACKET_MAX / 2);
-	if (q->answer != ANSWER_FAILED)
-		screen_answer(q, &action, &changed);
+	if (q->answer != ANSWER_FAILED && !screen_answer(q, &action, &changed))
+		q->answer = ANSWER_FAILED;
 	if (!buffer_ok(&action) || !buffer_ok(&changed))
 		q->answer = ANSWER_FAILED;
 	send_map_answer(q->channel, (struct msg_map_answer){.serial = q->serial, .status = q->answer, .value = buffer_span(&action), .rule = span_of(q->rule),

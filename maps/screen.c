@@ -9,10 +9,13 @@
 static const char *const actions[] = {"OK", "DUNNO", "WARN", "IGNORE", "PREPEND", "REPLACE", "HOLD", "DISCARD", "DEFER", "REJECT"};
 enum { ACTION_WARN = 2, ACTION_IGNORE = 3, ACTION_PREPEND = 4, ACTION_REPLACE = 5, ACTION_HOLD = 6, ACTION_DEFER = 8, ACTION_REJECT = 9 };
 
-/* "Name: text" (RFC 5322 2.2): anything else put into a header would end it. */
+/* "Name: text" on one line (RFC 5322 2.2): anything else put into a header would end it. */
 static bool is_field(struct span text)
 {
 	size_t n = 0;
+	for (size_t i = 0; i < text.n; i++)
+		if (((unsigned char)text.at[i] < ' ' && text.at[i] != '\t') || text.at[i] == 0x7f)
+			return false;
 	while (n < text.n && text.at[n] > ' ' && text.at[n] < 0x7f && text.at[n] != ':')
 		n++;
 	return n > 0 && n < text.n && text.at[n] == ':';
@@ -64,6 +67,20 @@ static void put_canonical(struct buffer *b, const struct finding *g)
 	if (g->value.n > 0 && g->value.at[0] == '@' && address_parse(g->asked, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0)
 		buffer_put_span(b, a.local);
 	buffer_put_span(b, g->value);
+}
+
+/* What comes of a database or a directory may be anybody's: it goes into an envelope only as an address. */
+static bool is_name(const struct query *q, const struct finding *g)
+{
+	struct buffer b;
+	struct address a;
+	buffer_init(&b, MAP_KEY_MOST);
+	put_canonical(&b, g);
+	bool good = buffer_ok(&b) && address_parse(buffer_span(&b), ADDRESS_UTF8, &a) == 0;
+	buffer_free(&b);
+	if (!good && q->channel != NULL)
+		LOG(&((struct maps *)q->channel->program)->proc.log, not_an_address, NO_ID, F("found", g->asked), F("text", g->value));
+	return good;
 }
 
 struct header_state {
@@ -130,10 +147,13 @@ static void answer_header(struct query *q, struct buffer *changed)
 		buffer_clear(changed);
 }
 
-void screen_answer(struct query *q, struct buffer *action, struct buffer *changed)
+bool screen_answer(struct query *q, struct buffer *action, struct buffer *changed)
 {
 	size_t best = 0;
 	struct span text = {"", 0};
+	for (size_t i = 0; i < q->groups_n; i++)
+		if (q->groups[i].found && q->groups[i].canonical && !is_name(q, &q->groups[i]))
+			return false;
 	for (size_t i = 0; i < q->groups_n; i++)
 		if (q->groups[i].found && !q->groups[i].canonical)
 			take_stronger(&q->groups[i], q->question == ASK_HEADER, &best, &text);
@@ -141,7 +161,7 @@ void screen_answer(struct query *q, struct buffer *action, struct buffer *change
 		buffer_printf(action, "%s %.*s", actions[best], text.n > 400 ? 400 : (int)text.n, text.at);
 	if (q->question == ASK_HEADER) {
 		answer_header(q, changed);
-		return;
+		return true;
 	}
 	for (size_t i = 0; i < q->groups_n; i++) {
 		struct span said;
@@ -151,4 +171,5 @@ void screen_answer(struct query *q, struct buffer *action, struct buffer *change
 		else if (g->found && read_action(g->value, false, &said) == ACTION_WARN && q->channel != NULL)
 			warn(q, g, said);
 	}
+	return true;
 }

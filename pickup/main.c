@@ -25,8 +25,10 @@ static void peer_gone(struct channel *ch, int reason)
 	(void)reason;
 	if (p->cleanup == ch)
 		p->cleanup = NULL;
-	if (p->mover == ch)
+	if (p->mover == ch) {
 		p->mover = NULL;
+		submit_mover_gone(p);
+	}
 	if (p->maps == ch)
 		p->maps = NULL;
 }
@@ -46,6 +48,8 @@ static void linked(struct process *proc, enum role role, uint32_t instance, uint
 	ch->server = server;
 	ch->pid = pid;
 	struct channel **place = role == R_CLEANUP ? &p->cleanup : role == R_MAPS ? &p->maps : &p->mover;
+	if (place == &p->mover && *place != NULL)
+		submit_mover_gone(p);
 	channel_close(*place);
 	*place = ch;
 	submit_again(p);
@@ -94,6 +98,7 @@ static void reloaded(struct process *proc, const struct config *old)
 	struct server *s = config_server(&proc->config, span_of(proc->server));
 	if (s != NULL)
 		p->server = s;
+	submit_again(p); /* tables may have gone: what waits for them goes on */
 }
 
 static void add_place(struct pickup *p, const char *name, bool maildrop)

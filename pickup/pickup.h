@@ -55,7 +55,8 @@ struct submission {
 	struct place *place;
 	struct buffer envelope, content;
 	struct screening *screening; /* NULL: nothing (more) is asked */
-	bool in_file, sent;
+	bool in_file;
+	enum { BODY_HERE, BODY_ON_ITS_WAY, BODY_STORED } body; /* of in_file: with mover */
 	uint64_t sent_bytes, size;
 	unsigned credit;
 	struct submission *next;
@@ -99,6 +100,7 @@ int screen_on_answer(struct channel *ch, struct message *m);
 /* name: as the file was called before it was taken, "" when that is not known any more. */
 void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const char *name);
 void submit_again(struct pickup *p);
+void submit_mover_gone(struct pickup *p); /* what was on its way to it begins anew */
 void submit_screened(struct pickup *p, struct submission *s);      /* tables have nothing against it: it goes on */
 void submit_later(struct pickup *p, const struct submission *s, const char *reason);
 void submit_leave(struct pickup *p, struct submission *s, const char *reason); /* in .taken for some time; frees s */

@@ -44,22 +44,6 @@ static enum map_question question_of(const struct screening *g)
 	return g->at == 0 ? ASK_SENDER_NAME : g->at <= g->e.rcpts_n ? ASK_RECIPIENT_NAME : ASK_HEADER;
 }
 
-/* Again, where it was asked already: maps may be another process now. */
-void screen_ask(struct pickup *p, struct submission *s)
-{
-	struct screening *g = s->screening;
-	enum map_question q = question_of(g);
-	if (p->maps == NULL)
-		return;
-	if (q == ASK_HEADER && g->header_n > IPC_INLINE) {
-		submit_refuse(p, s, "its header is too long to be checked");
-		return;
-	}
-	struct span about = q == ASK_SENDER_NAME ? g->e.sender : q == ASK_HEADER ? (struct span){s->content.at + g->header_at, g->header_n} : g->e.rcpts[g->at - 1].address;
-	g->serial = ++p->questions;
-	send_map_query(p->maps, (struct msg_map_query){.serial = g->serial, .server = (uint32_t)(p->server - p->proc.config.servers), .question = q, .address = about}, -1);
-}
-
 static void take_name(struct screening *g, struct span name)
 {
 	struct address a;
@@ -99,6 +83,26 @@ static void finish(struct pickup *p, struct submission *s, struct span header)
 	}
 	screen_free(s);
 	submit_screened(p, s);
+}
+
+/* Again, where it was asked already: maps may be another process now. */
+void screen_ask(struct pickup *p, struct submission *s)
+{
+	struct screening *g = s->screening;
+	enum map_question q = question_of(g);
+	if (!screen_is_needed(p->server)) {
+		finish(p, s, (struct span){"", 0});
+		return;
+	}
+	if (p->maps == NULL)
+		return;
+	if (q == ASK_HEADER && g->header_n > IPC_INLINE) {
+		submit_refuse(p, s, "its header is too long to be checked");
+		return;
+	}
+	struct span about = q == ASK_SENDER_NAME ? g->e.sender : q == ASK_HEADER ? (struct span){s->content.at + g->header_at, g->header_n} : g->e.rcpts[g->at - 1].address;
+	g->serial = ++p->questions;
+	send_map_query(p->maps, (struct msg_map_query){.serial = g->serial, .server = (uint32_t)(p->server - p->proc.config.servers), .question = q, .address = about}, -1);
 }
 
 /* "ACTION text": maps has made one of all that was found. */

@@ -29,6 +29,13 @@ static void forget(struct pickup *p, struct submission **at)
 	event_active(p->more, 0, 0);
 }
 
+/* What lies in .taken and is not on its way. */
+static void look_again(struct pickup *p)
+{
+	if (p->left_ms == 0)
+		p->left_ms = clock_mono_ms() + LEFT_MS;
+}
+
 static void set_aside(struct pickup *p, const struct place *pl, const struct qid *id, const char *file, struct span text, const char *reason)
 {
 	char name[40];
@@ -48,6 +55,8 @@ static void set_aside(struct pickup *p, const struct place *pl, const struct qid
 		error = replace_file_at(p->badmail_fd, name, text, 0640);
 	if (error == 0)
 		(void)unlinkat(pl->taken_fd, id->text, 0);
+	else
+		look_again(p);
 	buffer_free(&why);
 }
 
@@ -71,7 +80,6 @@ static void send_submission(struct pickup *p, struct submission *s)
 	struct span content = s->in_file ? (struct span){"", 0} : buffer_span(&s->content);
 	if (p->cleanup == NULL)
 		return;
-	s->sent = true;
 	while (content.n > IPC_INLINE) {
 		send_submit_part(p->cleanup, (struct msg_submit_part){.id = qid_span(&s->id), .content = {content.at, IPC_INLINE}}, -1);
 		content.at += IPC_INLINE;
@@ -84,9 +92,10 @@ static void begin(struct pickup *p, struct submission *s)
 {
 	if (s->screening != NULL) {
 		screen_ask(p, s);
-	} else if (s->in_file && !s->sent) {
-		if (p->mover == NULL)
+	} else if (s->in_file && s->body != BODY_STORED) {
+		if (p->mover == NULL || s->body == BODY_ON_ITS_WAY)
 			return;
+		s->body = BODY_ON_ITS_WAY;
 		s->sent_bytes = 0;
 		s->credit = BODY_CREDIT;
 		send_body_begin(p->mover, (struct msg_body_begin){.id = qid_span(&s->id)}, -1);
@@ -118,13 +127,14 @@ static void keep(struct pickup *p, struct place *pl, const struct qid *id, struc
 	if (s == NULL) {
 		buffer_free(&d->content);
 		buffer_free(&d->envelope);
-		return; /* the file stays in .taken; the next start finds it */
+		look_again(p); /* the file stays in .taken */
+		return;
 	}
 	*s = (struct submission){.id = *id, .place = pl, .envelope = d->envelope, .content = d->content, .size = d->content.n, .next = p->submissions};
 	p->submissions = s;
 	p->submissions_n++;
 	if (d->screened && screen_begin(s, d, name) != 0)
-		forget(p, &p->submissions); /* the file stays, as above */
+		submit_leave(p, s, "not enough memory");
 	else if (d->screened)
 		screen_ask(p, s);
 	else
@@ -150,8 +160,7 @@ void submit_later(struct pickup *p, const struct submission *s, const char *reas
 void submit_leave(struct pickup *p, struct submission *s, const char *reason)
 {
 	LOG(&p->proc.log, not_taken, qid_span(&s->id), F("reason", span_of(reason)));
-	if (p->left_ms == 0)
-		p->left_ms = clock_mono_ms() + LEFT_MS;
+	look_again(p);
 	forget(p, find(p, qid_span(&s->id)));
 }
 
@@ -162,6 +171,8 @@ void submit_refuse(struct pickup *p, struct submission *s, const char *reason)
 	buffer_init(&text, FILE_LIMIT + 1);
 	if (read_plain_file_at(s->place->taken_fd, s->id.text, FILE_LIMIT, &text, &st) == 0)
 		set_aside(p, s->place, &s->id, s->screening->file, buffer_span(&text), reason);
+	else
+		look_again(p);
 	buffer_free(&text);
 	forget(p, find(p, qid_span(&s->id)));
 }
@@ -191,7 +202,9 @@ void submit_file(struct pickup *p, struct place *pl, const struct qid *id, const
 	} else {
 		buffer_free(&d.content);
 		buffer_free(&d.envelope);
-		if (error != ENOENT && error != ENOMEM)
+		if (error == ENOMEM)
+			look_again(p);
+		else if (error != ENOENT)
 			set_aside(p, pl, id, name, buffer_span(&text), d.reason[0] != '\0' ? d.reason : error == ELOOP ? "a link, or a file with more than one name" : strerror(error));
 	}
 	buffer_free(&text);
@@ -204,6 +217,13 @@ void submit_again(struct pickup *p)
 		next = s->next;
 		begin(p, s);
 	}
+}
+
+void submit_mover_gone(struct pickup *p)
+{
+	for (struct submission *s = p->submissions; s != NULL; s = s->next)
+		if (s->body == BODY_ON_ITS_WAY)
+			s->body = BODY_HERE;
 }
 
 int submit_on_submitted(struct channel *ch, struct message *m)
@@ -229,7 +249,7 @@ int submit_on_credit(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, body_credit, credit);
 	struct submission **s = find(ch->program, credit.id);
-	if (*s == NULL || (*s)->sent)
+	if (*s == NULL || (*s)->body != BODY_ON_ITS_WAY)
 		return 0;
 	(*s)->credit += credit.n;
 	if ((*s)->sent_bytes < (*s)->content.n)
@@ -245,6 +265,9 @@ int submit_on_body_done(struct channel *ch, struct message *m)
 	struct timeval tv = {.tv_sec = 5};
 	if (*s == NULL)
 		return 0;
+	if ((*s)->body != BODY_ON_ITS_WAY)
+		return 0;
+	(*s)->body = done.status == 0 ? BODY_STORED : BODY_HERE;
 	if (done.status == 0)
 		send_submission(p, *s);
 	else

@@ -35,6 +35,18 @@ static void forget_seg(struct qmgr *q, uint64_t seq)
 	}
 }
 
+/* cleanup speaks of the segment that it writes, after it has said where the last one with a batch ends: what lies between
+ * is of those who died before their first batch.  One that holds something, whose end nobody told, is left to the next start. */
+static void close_empty(struct qmgr *q, uint64_t before)
+{
+	for (size_t i = 0; i < q->segs_n && q->segs[i].seq < before; i++) {
+		uint64_t end, ends_seq, ends_at;
+		struct seg_state *s = &q->segs[i];
+		if (!s->complete && s->end <= SEGMENT_BLOCK && segment_scan_end(q->journal_fd, s->seq, &end, &ends_seq, &ends_at) == 0 && end == SEGMENT_BLOCK)
+			s->complete = true;
+	}
+}
+
 int journal_on_end(struct channel *ch, struct message *msg)
 {
 	HANDLE(ch, msg, journal_end, end);
@@ -44,6 +56,7 @@ int journal_on_end(struct channel *ch, struct message *msg)
 		return ENOMEM;
 	if (end.offset > s->end)
 		s->end = end.offset;
+	close_empty(q, end.seq);
 	start_when_told(q, false);
 	journal_read(q);
 	return 0;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+enum { ROOM_MOST = 16 * 1024 };
+
 void data_decoder_init(struct data_decoder *d, bool normalize)
 {
 	*d = (struct data_decoder){.normalize = normalize};
@@ -85,8 +87,9 @@ static size_t data_run(struct span in, struct buffer *out)
 size_t data_decode(struct data_decoder *d, struct span in, struct buffer *out)
 {
 	size_t i = 0;
-	if (out != NULL && out->limit - out->n > in.n + 2) /* room for all at once, not line by line */
-		(void)!buffer_reserve(out, in.n + 2);
+	size_t room = (in.n < ROOM_MOST ? in.n : ROOM_MOST) + 2;
+	if (out != NULL && out->limit - out->n > room) /* for most messages at once, not line by line */
+		(void)!buffer_reserve(out, room);
 	while (i < in.n && d->state != DATA_END) {
 		if (d->state == DATA_IN_LINE) {
 			i += data_run((struct span){in.at + i, in.n - i}, out);

@@ -142,11 +142,24 @@ static void client_answered(struct session *s, enum reply r, struct span why)
 	session_run(s);
 }
 
+/* maps has looked at it, but it reads what others wrote. */
+static bool take_name(struct transaction *t, struct span *place, struct span changed)
+{
+	struct address a;
+	if (changed.n == 0)
+		return true;
+	if (address_parse(changed, ADDRESS_UTF8, &a) != 0)
+		return false;
+	*place = arena_span(&t->arena, changed);
+	t->mail.smtputf8 = t->mail.smtputf8 || a.utf8; /* RFC 6531 3.2: whoever passes it on needs the extension */
+	return true;
+}
+
 static void sender_answered(struct session *s, enum reply r, struct span why, struct span changed)
 {
 	struct transaction *t = s->t;
-	if (r == REPLY_COUNT && changed.n > 0)
-		t->sender = arena_span(&t->arena, changed);
+	if (r == REPLY_COUNT && !take_name(t, &t->sender, changed))
+		r = REPLY_SCREEN_UNCHECKED;
 	if (r == REPLY_COUNT && t->arena.failed)
 		r = REPLY_NO_STORAGE;
 	if (r != REPLY_COUNT)
@@ -160,8 +173,8 @@ static void sender_answered(struct session *s, enum reply r, struct span why, st
 static void recipient_answered(struct session *s, enum reply r, struct span why, struct span changed)
 {
 	struct transaction *t = s->t;
-	if (r == REPLY_COUNT && changed.n > 0)
-		t->rcpts[t->rcpts_n].address = arena_span(&t->arena, changed);
+	if (r == REPLY_COUNT && !take_name(t, &t->rcpts[t->rcpts_n].address, changed))
+		r = REPLY_SCREEN_UNCHECKED;
 	if (r == REPLY_COUNT)
 		r = t->arena.failed ? REPLY_NO_STORAGE : mail_route_recipient(s);
 	if (r != REPLY_COUNT)

@@ -107,6 +107,17 @@ class Kill(unittest.TestCase):
                 ledger.end()
                 self.check_ledgers(h, sink, ledger, 500 if role == "smtp" else 0)
 
+    def test_cleanup_dies_before_its_first_message(self):
+        """Its segment stays empty for ever: qmgr, which has been told of it, goes on with its successor's."""
+        with Horn() as h, h.client() as c:
+            for n in (1, 2): # the second time behind a segment that has some
+                for _ in range(2):
+                    old = h.pids("cleanup")
+                    os.kill(old[0], signal.SIGKILL)
+                    wait_for("its successor", lambda: h.pids("cleanup") not in ([], old), 10 * SLOW)
+                c.send("a@example.org", "x@local.example", b"Subject: x\r\n\r\ny", ehlo=n == 1)
+                wait_for("delivered", lambda: len(h.drop()) == n)
+
     def test_without_master_all_end(self):
         with Horn() as h:
             pids = h.tree()

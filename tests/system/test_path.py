@@ -123,6 +123,29 @@ class Path(unittest.TestCase):
             os.kill(pid, signal.SIGCONT)
             wait_for("all are delivered", lambda: len(h.drop()) == 700)
 
+    def test_a_large_file_on_its_way_outlives_those_who_are_replaced(self):
+        """New ends come while its body goes to mover: it is not begun again there, and goes on when mover is the one."""
+        with Horn(["test_mode=yes"], ["message_size_limit=unlimited", "session_size_limit=unlimited"]) as h:
+            pick, body = h.server_dir / "Pickup", b"x" * 70 + b"\r\n"
+            def drop_in(name):
+                (h.root / name).write_bytes(b"X-Sender: a@example.org\r\nX-Receiver: b@local.example\r\nSubject: large\r\n\r\n" + body * 40000)
+                os.chmod(h.root / name, 0o644)
+                os.rename(h.root / name, pick / name)
+                wait_for("it is taken", lambda: not (pick / name).exists())
+            for role in ("cleanup", "mover"):
+                mover, gone = h.pids("mover")[0], h.pids(role)[0]
+                os.kill(mover, signal.SIGSTOP)
+                drop_in(role)
+                os.kill(gone, signal.SIGKILL)
+                wait_for("its successor", lambda: h.pids(role) not in ([], [gone]))
+                if role == "cleanup":
+                    os.kill(mover, signal.SIGCONT)
+                drop_in(role + "2")
+            wait_for("all four", lambda: len(h.drop()) == 4, 40)
+            for p in h.drop():
+                self.assertEqual(p.read_bytes().count(body), 40000)
+            self.assertEqual(h.pids("mover") == [], False)
+
     def test_garbage_in_pickup_disturbs_nothing(self):
         with Sink() as sink, Horn(["test_mode=yes"], ["pickup_settle=1s"], [remote(sink)]) as h:
             pick, good = h.server_dir / "Pickup", b"X-Sender: a@example.org\r\nX-Receiver: b@sink.example\r\nSubject: good\r\n\r\nx\r\n"

@@ -69,6 +69,24 @@ class Screen(unittest.TestCase):
                 self.assertIn("<joe@brand.example>", second[0])
                 self.assertIn(b"\r\nFrom: joe@brand.example\r\nTo: a@legacy.example\r\n", second[2])
 
+    def test_a_canonical_value_that_is_no_address_goes_nowhere(self):
+        tables = {"canonical_maps": ("hash", "odd@local.example two words\nevil@local.example a@x.example> SIZE=1\nhead@local.example <x\n")}
+        with self.horn(tables) as h, h.client() as c:
+            c.ask("EHLO x.example")
+            self.assertTrue(c.ask("MAIL FROM:<evil@local.example>").startswith("451 4.3.0"))
+            c.ask("MAIL FROM:<a@x.example>")
+            self.assertTrue(c.ask("RCPT TO:<odd@local.example>").startswith("451 4.3.0"))
+            self.assertTrue(c.ask("RCPT TO:<good@local.example>").startswith("250"))
+            c.ask("DATA")
+            c.say(b"From: head@local.example\r\n\r\nx\r\n.\r\n")
+            self.assertTrue(c.hear().startswith("451 4.3.0"))
+            wait_for("it is said", lambda: h.log().count("not_an_address") == 3)
+            self.pick_up(h, b"From: odd@local.example\r\nTo: b@local.example\r\n\r\nx\r\n")
+            wait_for("the file waits", lambda: "not_taken" in h.log())
+            h.conf("-X", "canonical_maps")
+            h.run("posthorn", "-c", str(h.dir), "reload")
+            wait_for("without the table it goes", lambda: len(h.drop()) == 1)
+
     def test_header_checks(self):
         tables = {"header_checks": ("pcre", "/^Subject: .*lottery/ REJECT no lotteries\n/^X-Secret:/ IGNORE\n/^Subject: (.*)hello(.*)/ REPLACE Subject: $1good day$2\n/^From: (.*)/ PREPEND X-From-Was: $1\n/^X-Odd: / WARN odd\n/^X-Slip: / PREPEND no field\n")}
         with self.horn(tables, "message_size_limit=4M") as h, h.client() as c:
