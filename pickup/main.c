@@ -98,7 +98,6 @@ static void reloaded(struct process *proc, const struct config *old)
 	struct server *s = config_server(&proc->config, span_of(proc->server));
 	if (s != NULL)
 		p->server = s;
-	submit_again(p); /* tables may have gone: what waits for them goes on */
 }
 
 static void add_place(struct pickup *p, const char *name, bool maildrop)

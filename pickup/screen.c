@@ -90,10 +90,6 @@ void screen_ask(struct pickup *p, struct submission *s)
 {
 	struct screening *g = s->screening;
 	enum map_question q = question_of(g);
-	if (!screen_is_needed(p->server)) {
-		finish(p, s, (struct span){"", 0});
-		return;
-	}
 	if (p->maps == NULL)
 		return;
 	if (q == ASK_HEADER && g->header_n > IPC_INLINE) {

@@ -141,10 +141,9 @@ class Path(unittest.TestCase):
                 if role == "cleanup":
                     os.kill(mover, signal.SIGCONT)
                 drop_in(role + "2")
-            wait_for("all four", lambda: len(h.drop()) == 4, 40)
+                wait_for("both", lambda: len(h.drop()) == (2 if role == "cleanup" else 4))
             for p in h.drop():
                 self.assertEqual(p.read_bytes().count(body), 40000)
-            self.assertEqual(h.pids("mover") == [], False)
 
     def test_garbage_in_pickup_disturbs_nothing(self):
         with Sink() as sink, Horn(["test_mode=yes"], ["pickup_settle=1s"], [remote(sink)]) as h:

@@ -113,34 +113,22 @@ START_TEST(pattern)
 }
 END_TEST
 
-static const struct { const char *type, *text; unsigned line; } bad_patterns[] = {
-	{"regexp", "/a x\n", 1}, {"regexp", "/a/ x\n/(/ y\n", 2}, {"pcre", "/a/q x\n", 1}, {"regexp", "/a/\n", 1}, {"pcre", "if /a/\n/b/ x\n", 2}, {"pcre", "endif\n", 1}, {"regexp", "a\n", 1},
-};
-START_TEST(bad_pattern)
-{
-	struct complaint why = {.file = ""};
-	struct map *m;
-	write_file("p", bad_patterns[_i].text);
-	ck_assert_int_ne(map_open(spec(bad_patterns[_i].type, "p"), &m, &why), 0);
-	ck_assert_uint_eq(why.line, bad_patterns[_i].line);
-}
-END_TEST
-
-/* what a database or directory is asked with: file, line, words */
-static const struct { const char *type, *text; unsigned line; const char *reason; } bad_settings[] = {
+/* Patterns, and what a database or directory is asked with: file, line, words. */
+static const struct { const char *type, *text; unsigned line; const char *reason; } bad_files[] = {
+	{"regexp", "/a x\n", 1, ""}, {"regexp", "/a/ x\n/(/ y\n", 2, ""}, {"pcre", "/a/q x\n", 1, ""}, {"regexp", "/a/\n", 1, ""}, {"pcre", "if /a/\n/b/ x\n", 2, ""}, {"pcre", "endif\n", 1, ""}, {"regexp", "a\n", 1, ""},
 	{"odbc", "connection = x\n", 0, "query is missing"}, {"odbc", "connection = x\nquery = SELECT 1\n", 0, "no ? for the key"}, {"odbc", "# c\n\nquerry = x\n", 3, "connection or query"},
 	{"odbc", "connection = x\nconnection = y\n", 2, "each name once"}, {"odbc", "query =\n", 1, "name = value"}, {"ldap", "server = ldap://x\nbase = dc=x\nattribute = a\n", 0, "filter is missing"},
 	{"ldap", "server = ldap://x\nbase = dc=x\nattribute = a\nfilter = (a=b)\n", 0, "no %s"},
 	{"ldap", "server = ldap://x\nbase = dc=x\nattribute = a\nfilter = (a=%s)\nstarttls = maybe\n", 0, "yes or no"},
 };
-START_TEST(bad_setting)
+START_TEST(bad_file)
 {
 	struct complaint why = {.file = ""};
 	struct map *m;
-	write_file("s", bad_settings[_i].text);
-	ck_assert_int_ne(map_open(spec(bad_settings[_i].type, "s"), &m, &why), 0);
-	ck_assert_uint_eq(why.line, bad_settings[_i].line);
-	ck_assert_msg(strstr(why.reason, bad_settings[_i].reason) != NULL, "%s", why.reason);
+	write_file("s", bad_files[_i].text);
+	ck_assert_int_ne(map_open(spec(bad_files[_i].type, "s"), &m, &why), 0);
+	ck_assert_uint_eq(why.line, bad_files[_i].line);
+	ck_assert_msg(strstr(why.reason, bad_files[_i].reason) != NULL, "%s", why.reason);
 }
 END_TEST
 
@@ -222,8 +210,7 @@ Suite *suite_map(void)
 	tcase_add_loop_test(c, built, 0, 3);
 	tcase_add_loop_test(c, bad_alias_text, 0, COUNT_OF(bad_aliases));
 	tcase_add_loop_test(c, pattern, 0, COUNT_OF(patterns));
-	tcase_add_loop_test(c, bad_pattern, 0, COUNT_OF(bad_patterns));
-	tcase_add_loop_test(c, bad_setting, 0, COUNT_OF(bad_settings));
+	tcase_add_loop_test(c, bad_file, 0, COUNT_OF(bad_files));
 	tcase_add_test(c, inline_map);
 	tcase_add_loop_test(c, bad_spec, 0, COUNT_OF(bad_specs));
 	tcase_add_loop_test(c, right_side, 0, COUNT_OF(rights));
