@@ -1,5 +1,6 @@
 /* hornconf: shows and edits the configuration; the postconf of Posthorn. */
 #include "cmd/hornconf.h"
+#include "lookup/lookup.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,7 @@ static int check(struct cli *c)
 	if (status != 0)
 		return status;
 	config_warnings(&c->config, say_warning, (void *)(uintptr_t)"hornconf");
+	own_warn_of_gateways(&c->config, say_warning, (void *)(uintptr_t)"hornconf");
 	(void)printf("%s: the configuration is good\n", c->dir);
 	return EX_OK;
 }

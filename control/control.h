@@ -43,6 +43,7 @@ struct control {
 	struct query *queries;
 	uint64_t queries_serial;
 	struct explanation *explained; /* answered, to be freed */
+	struct explanation *named;     /* the client's names are known, it goes on */
 	struct event *reap;
 };
 

@@ -12,6 +12,7 @@ struct query {
 	uint64_t serial;
 	struct explanation *of;
 	enum dns_kind kind;
+	bool names; /* of the client */
 	struct query *next;
 };
 
@@ -22,6 +23,7 @@ struct explanation {
 	uint32_t server;
 	struct explain e;
 	struct lookup lookup;
+	struct reverse names;
 	struct buffer out;
 	char *words;       /* e's spans point here */
 	struct sockaddr_storage sa;
@@ -30,17 +32,26 @@ struct explanation {
 	struct explanation *next;
 };
 
-static bool ask(struct lookup *l, enum dns_kind kind, const char *name)
+static bool query(struct explanation *x, enum dns_kind kind, const char *name, bool names)
 {
-	struct explanation *x = l->context;
 	struct control *c = x->control;
 	struct query *q = c->resolver == NULL ? NULL : calloc(1, sizeof *q);
 	if (q == NULL)
 		return false;
-	*q = (struct query){.serial = ++c->queries_serial, .of = x, .kind = kind, .next = c->queries};
+	*q = (struct query){.serial = ++c->queries_serial, .of = x, .kind = kind, .names = names, .next = c->queries};
 	c->queries = q;
 	send_dns_query(c->resolver, (struct msg_dns_query){.serial = q->serial, .kind = (uint32_t)kind, .limit_ms = 30000, .name = span_of(name)}, -1);
 	return true;
+}
+
+static bool ask(struct lookup *l, enum dns_kind kind, const char *name)
+{
+	return query(l->context, kind, name, false);
+}
+
+static bool ask_names(struct reverse *r, enum dns_kind kind, const char *name)
+{
+	return query(r->context, kind, name, true);
 }
 
 static bool is_own(const struct lookup *l, const struct sockaddr *sa)
@@ -58,6 +69,7 @@ static void note(struct lookup *l, const char *text)
 static void forget(struct explanation *x)
 {
 	lookup_free(&x->lookup);
+	reverse_free(&x->names);
 	buffer_free(&x->out);
 	free(x->words);
 	free(x);
@@ -84,18 +96,6 @@ static void done(struct lookup *l)
 	event_active(x->control->reap, 0, 0);
 }
 
-void explain_reap(int fd, short what, void *context)
-{
-	struct control *c = context;
-	(void)fd;
-	(void)what;
-	while (c->explained != NULL) {
-		struct explanation *x = c->explained;
-		c->explained = x->next;
-		forget(x);
-	}
-}
-
 int explain_on_answer(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, dns_answer, got);
@@ -106,9 +106,13 @@ int explain_on_answer(struct channel *ch, struct message *m)
 			continue;
 		struct explanation *x = q->of;
 		enum dns_kind kind = q->kind;
+		bool names = q->names;
 		*p = q->next;
 		free(q);
-		lookup_answer(&x->lookup, kind, (enum dns_status)got.status, got.records);
+		if (names)
+			reverse_answer(&x->names, (enum dns_status)got.status, got.records);
+		else
+			lookup_answer(&x->lookup, kind, (enum dns_status)got.status, got.records);
 		return 0;
 	}
 	return 0;
@@ -119,7 +123,10 @@ void explain_resolver_gone(struct control *c)
 	while (c->queries != NULL) {
 		struct query *q = c->queries;
 		c->queries = q->next;
-		lookup_abort(&q->of->lookup, "the configuration is being read anew, or the resolver begins anew");
+		if (q->names)
+			reverse_answer(&q->of->names, DNS_TEMPFAIL, (struct span){"", 0});
+		else
+			lookup_abort(&q->of->lookup, "the configuration is being read anew, or the resolver begins anew");
 		free(q);
 	}
 }
@@ -197,6 +204,14 @@ void explain_end_all(struct control *c)
 	explain_maps_gone(c);
 	c->maps = maps;
 	explain_resolver_gone(c);
+	while (c->named != NULL) { /* what they would go on with is gone */
+		struct explanation *x = c->named;
+		c->named = x->next;
+		struct client *cl = client_find(c, x->client);
+		if (cl != NULL)
+			client_finish(cl, EX_TEMPFAIL, SPAN_LIT("the configuration is being read anew"));
+		forget(x);
+	}
 }
 
 /* "FORMAT\tFROM\tCLIENT\tADDRESS", "-" where nothing was said. */
@@ -221,6 +236,42 @@ static int read_words(struct explanation *x, struct span text)
 	return 0;
 }
 
+/* What is asked for, once the client's names are known where they count. */
+static void run(struct explanation *x)
+{
+	struct control *c = x->control;
+	struct buffer route;
+	if (explain_begin(&x->e) != 0) {
+		struct client *cl = client_find(c, x->client);
+		if (cl != NULL)
+			client_finish(cl, EX_DATAERR, buffer_span(&x->out));
+		forget(x);
+		return;
+	}
+	if (x->e.route.kind == ROUTE_LOCAL) {
+		if (c->maps != NULL)
+			ask_maps(x, ASK_EXPANSION);
+		else
+			end_local(x);
+		return;
+	}
+	buffer_init(&route, 64 * 1024);
+	route_put_text(&route, &x->e.route);
+	(void)snprintf(x->lookup.fqdn, sizeof x->lookup.fqdn, "%s", x->e.server->p.fqdn);
+	x->lookup.default_port = (uint16_t)outbound_of(x->e.server, x->e.route.domain)->outbound_port;
+	lookup_begin(&x->lookup, buffer_span(&route));
+	buffer_free(&route);
+}
+
+/* The look-up's own frames are still on the stack, and run may free it: it goes on in the next turn. */
+static void named(struct reverse *r)
+{
+	struct explanation *x = r->context;
+	x->next = x->control->named;
+	x->control->named = x;
+	event_active(x->control->reap, 0, 0);
+}
+
 void explain_run(struct client *cl, uint32_t server, struct span argument)
 {
 	struct control *c = cl->control;
@@ -240,23 +291,28 @@ void explain_run(struct client *cl, uint32_t server, struct span argument)
 	x->e.server = &c->proc.config.servers[server];
 	x->e.out = &x->out;
 	x->lookup = (struct lookup){.context = x, .ask = ask, .done = done, .is_own = is_own, .note = note};
-	if (explain_begin(&x->e) != 0) {
-		client_finish(cl, EX_DATAERR, buffer_span(&x->out));
+	x->names = (struct reverse){.context = x, .ask = ask_names, .done = named};
+	if (explain_needs_names(&x->e)) {
+		x->e.names = &x->names;
+		if (reverse_begin(&x->names, x->e.client))
+			return;
+	}
+	run(x);
+}
+
+void explain_reap(int fd, short what, void *context)
+{
+	struct control *c = context;
+	(void)fd;
+	(void)what;
+	while (c->explained != NULL) {
+		struct explanation *x = c->explained;
+		c->explained = x->next;
 		forget(x);
-		return;
 	}
-	if (x->e.route.kind == ROUTE_LOCAL) {
-		if (c->maps != NULL)
-			ask_maps(x, ASK_EXPANSION);
-		else
-			end_local(x);
-		return;
+	while (c->named != NULL) {
+		struct explanation *x = c->named;
+		c->named = x->next;
+		run(x);
 	}
-	struct buffer route;
-	buffer_init(&route, 64 * 1024);
-	route_put_text(&route, &x->e.route);
-	(void)snprintf(x->lookup.fqdn, sizeof x->lookup.fqdn, "%s", x->e.server->p.fqdn);
-	x->lookup.default_port = (uint16_t)outbound_of(x->e.server, x->e.route.domain)->outbound_port;
-	lookup_begin(&x->lookup, buffer_span(&route));
-	buffer_free(&route);
 }

@@ -1,4 +1,5 @@
 #include "master.h"
+#include "lookup/lookup.h"
 #include "proc/proc.h"
 
 #include <fcntl.h>
@@ -36,6 +37,7 @@ static void announce_if_complete(struct master *m)
 		return;
 	LOG(&m->log, started, NO_ID, F("version", SPAN_LIT(POSTHORN_VERSION)));
 	config_warnings(&m->config, log_warning, m);
+	own_warn_of_gateways(&m->config, log_warning, m);
 	master_announce(m, 0, "started");
 }
 

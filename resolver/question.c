@@ -120,7 +120,7 @@ int resolver_on_query(struct channel *ch, struct message *m)
 	HANDLE(ch, m, dns_query, query);
 	struct resolver *r = ch->program;
 	enum dns_kind kind = (enum dns_kind)query.kind;
-	if ((kind != DNS_MX && kind != DNS_A && kind != DNS_AAAA) || query.name.n == 0 || query.name.n > 253)
+	if ((kind != DNS_MX && kind != DNS_A && kind != DNS_AAAA && kind != DNS_PTR) || query.name.n == 0 || query.name.n > 253)
 		return EBADMSG;
 	struct question *q = *bucket_of(r, kind, query.name);
 	while (q != NULL && (q->kind != kind || !span_case_is(query.name, q->name) || q->answered))
@@ -225,6 +225,7 @@ int resolver_configure(struct resolver *r, struct port_list *ports, struct compl
 		{"msg-cache-size:", "8m"}, {"rrset-cache-size:", "16m"}, {"outgoing-range:", "1024"}, {"num-queries-per-thread:", "512"},
 		{"cache-max-ttl:", "86400"}, {"cache-max-negative-ttl:", "300"}, {"infra-cache-max-rtt:", "1000"},
 		{"outbound-msg-retry:", "2"}, {"infra-host-ttl:", "60"}, {"do-not-query-localhost:", "no"}, {"use-syslog:", "no"},
+		{"unblock-lan-zones:", "yes"}, /* names of private addresses: the administrator's servers know them */
 	};
 	const char *anchors = r->proc.config.service.dns_trust_anchor_file;
 	r->context = ub_ctx_create_event(r->proc.base);

@@ -4,10 +4,10 @@
 
 #include "base/base.h"
 
-enum dns_kind { DNS_MX = 15, DNS_A = 1, DNS_AAAA = 28 };
+enum dns_kind { DNS_A = 1, DNS_PTR = 12, DNS_MX = 15, DNS_AAAA = 28 };
 enum dns_status { DNS_OK, DNS_NXDOMAIN, DNS_NODATA, DNS_TEMPFAIL, DNS_BOGUS };
 
-/* Records travel as: MX: u32 preference, host; A, AAAA: address bytes. */
+/* Records travel as: MX: u32 preference, host; A, AAAA: address bytes; PTR: a name. */
 struct dns_mx {
 	uint32_t preference;
 	struct span host; /* without the last dot; empty: "." (RFC 7505) */

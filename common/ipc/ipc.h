@@ -58,6 +58,12 @@ enum {
 	IPC_FDS = 16,
 };
 
+enum session_flag {
+	SESSION_TRUSTED = 1,      /* in trusted_networks */
+	SESSION_NAME_DECIDES = 2, /* its address alone did not decide whether it may connect */
+};
+enum rate_kind { RATE_CONNECTIONS, RATE_MESSAGES, RATE_RECIPIENTS, RATE_KINDS };
+
 /* What maps is asked (map_query), and what it says (map_answer). */
 enum map_question {
 	ASK_EXPANSION,  /* where does mail for this address of our own go on to? */

@@ -54,12 +54,39 @@ int lookup_set_unix(struct lookup *l, struct span path); /* instead of lookup_be
 void lookup_free(struct lookup *l);
 void lookup_format_target(const struct lookup_target *t, char out[400]); /* "host[address]:port" */
 
+/* The names of a client's address.  One counts when it leads back to the address: whoever owns an address writes any name
+ * for it.  The caller fills the first part, and keeps the struct at its place until done is called. */
+enum reverse_state { REVERSE_OPEN, REVERSE_NONE /* no name at all */, REVERSE_NAMED, REVERSE_FAILED /* it can't be told now */ };
+enum { REVERSE_NAMES_MOST = 5 };
+struct reverse {
+	void *context;
+	bool (*ask)(struct reverse *r, enum dns_kind kind, const char *name); /* as in struct lookup */
+	void (*done)(struct reverse *r);
+	/* the outcome: NAMED may hold no name, when none leads back */
+	enum reverse_state state;
+	char *names[REVERSE_NAMES_MOST];
+	size_t names_n;
+	bool uncertain; /* of some name it could not be told now whether it leads back */
+	/* private */
+	unsigned char addr[16];
+	char *found[REVERSE_NAMES_MOST];
+	size_t found_n, at;
+};
+MUST_CHECK bool reverse_begin(struct reverse *r, const struct sockaddr *client); /* false: FAILED at once, done is not called */
+void reverse_answer(struct reverse *r, enum dns_status status, struct span records); /* records of the question that was asked last */
+void reverse_free(struct reverse *r);
+/* Is the client in the list?  names NULL: not looked up yet. */
+enum listed { LISTED_NO, LISTED_YES, LISTED_NEEDS_NAMES, LISTED_UNKNOWN /* the DNS does not say now */ };
+enum listed reverse_listed(const struct client_list *l, const struct sockaddr *client, const struct reverse *names);
+
 /* The addresses of this machine, as they were when they were read. */
 struct own_addresses {
 	struct { unsigned char addr[16]; } *list;
 	size_t n;
 };
 MUST_CHECK int own_read(struct own_addresses *o); /* before a confinement: it asks the kernel by netlink.  0 or errno */
+/* Warns where relay_exceptions let the gateway of this machine relay, behind which may be the world (a NAT, a proxy). */
+void own_warn_of_gateways(const struct config *c, void (*say)(void *context, const char *text), void *context);
 /* An address and port on which the server listens: mail sent there would come back. */
 bool own_has(const struct own_addresses *o, const struct server *s, const struct sockaddr *sa);
 

@@ -1,6 +1,8 @@
 #include "lookup/lookup.h"
 
+#include <arpa/inet.h>
 #include <ifaddrs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,4 +47,74 @@ bool own_has(const struct own_addresses *o, const struct server *s, const struct
 			return true;
 	}
 	return false;
+}
+
+/* ---- gateways ---- */
+
+struct gateway_search {
+	const struct config *config;
+	void (*say)(void *context, const char *text);
+	void *context;
+};
+
+static void warn_of(const struct gateway_search *g, const struct sockaddr *sa, const char *text)
+{
+	for (size_t i = 0; i < g->config->servers_n; i++) {
+		const struct server *s = &g->config->servers[i];
+		struct client_list list = {0};
+		struct span bad;
+		char line[300];
+		if (s->p.relay == 1 || client_list_parse(span_of(s->p.relay_exceptions), &list, &bad) != 0)
+			continue;
+		(void)snprintf(line, sizeof line, "server %s: relay_exceptions let %s relay, the gateway of this machine: who comes through it, maybe the whole world, relays too",
+			s->name, text);
+		if (client_list_has(&list, sa))
+			g->say(g->context, line);
+		client_list_free(&list);
+	}
+}
+
+/* A line of /proc/net/route: the numbers are the addresses' bytes as this machine reads them. */
+static void look_at_v4(const struct gateway_search *g, struct span line)
+{
+	char copy[300], text[INET_ADDRSTRLEN];
+	unsigned destination, gateway, flags;
+	(void)snprintf(copy, sizeof copy, "%.*s", SPAN_ARG(line));
+	if (sscanf(copy, "%*s %x %x %x", &destination, &gateway, &flags) != 3 || destination != 0 || gateway == 0) /* NOLINT(cert-err34-c) */
+		return;
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr = {gateway}};
+	warn_of(g, (struct sockaddr *)&sa, inet_ntop(AF_INET, &sa.sin_addr, text, sizeof text));
+}
+
+/* A line of /proc/net/ipv6_route: destination, its length, source, its length, next hop. */
+static void look_at_v6(const struct gateway_search *g, struct span line)
+{
+	struct span words[5];
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6};
+	char text[INET6_ADDRSTRLEN];
+	for (size_t i = 0; i < COUNT_OF(words); i++)
+		words[i] = span_word(&line, " ");
+	if (!span_is(words[1], "00") || words[4].n != 32)
+		return;
+	for (size_t i = 0; i < 16; i++) {
+		char pair[3] = {words[4].at[2 * i], words[4].at[2 * i + 1]};
+		sa.sin6_addr.s6_addr[i] = (unsigned char)strtoul(pair, NULL, 16);
+	}
+	if (!IN6_IS_ADDR_UNSPECIFIED(&sa.sin6_addr))
+		warn_of(g, (struct sockaddr *)&sa, inet_ntop(AF_INET6, &sa.sin6_addr, text, sizeof text));
+}
+
+void own_warn_of_gateways(const struct config *c, void (*say)(void *, const char *), void *context)
+{
+	static const struct { const char *path; void (*look)(const struct gateway_search *, struct span); } files[] = {
+		{"/proc/net/route", look_at_v4}, {"/proc/net/ipv6_route", look_at_v6}};
+	struct gateway_search g = {c, say, context};
+	char line[300];
+	for (size_t i = 0; i < COUNT_OF(files); i++) {
+		FILE *f = fopen(files[i].path, "re");
+		while (f != NULL && fgets(line, sizeof line, f) != NULL)
+			files[i].look(&g, span_of(line));
+		if (f != NULL)
+			(void)fclose(f);
+	}
 }

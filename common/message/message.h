@@ -62,6 +62,7 @@ void date_put(struct buffer *b, int64_t wall_s); /* RFC 5322 3.3, local offset *
 
 struct received {
 	struct span helo, client_name, client_address; /* empty client_address: no peer, local origin */
+	struct span client_remark;                     /* after the address; empty: none */
 	struct span by, protocol, tls, id, recipient;  /* recipient: only when there is exactly one */
 	struct span local_user;                        /* local origin: who */
 	int64_t wall_s;

@@ -48,7 +48,12 @@ static void put_client(struct buffer *b, const struct received *r)
 	}
 	buffer_puts(b, v6 ? "[IPv6:" : "[");
 	buffer_put_span(b, r->client_address);
-	buffer_puts(b, "])");
+	buffer_putc(b, ']');
+	if (r->client_remark.n > 0) {
+		buffer_putc(b, ' ');
+		buffer_put_span(b, r->client_remark);
+	}
+	buffer_putc(b, ')');
 	if (r->tls.n > 0) {
 		buffer_puts(b, "\r\n\t(using ");
 		buffer_put_span(b, r->tls);

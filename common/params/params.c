@@ -150,14 +150,15 @@ static bool listen_is_valid(struct span text)
 	return any && !bad;
 }
 
-static bool clients_are_valid(struct span text)
+static bool clients_are_valid(struct span text, bool names_too)
 {
 	struct client_list l = {0};
 	struct span bad;
 	if (client_list_parse(text, &l, &bad) != 0)
 		return false;
+	bool good = names_too || l.names_n == 0;
 	client_list_free(&l);
-	return true;
+	return good;
 }
 
 static bool nexthops_are_valid(struct span text)
@@ -195,7 +196,11 @@ static const char *text_fault(enum param_kind kind, struct span text)
 	case KIND_LISTEN:
 		return listen_is_valid(text) ? NULL : "write ADDR:PORT, [v6]:PORT or *:PORT";
 	case KIND_CLIENTS:
-		return clients_are_valid(text) ? NULL : "write addresses, ADDR/BITS or ADDR/MASK";
+		return clients_are_valid(text, true) ? NULL : "write addresses, ADDR/BITS, ADDR/MASK or domain names";
+	case KIND_NETWORKS:
+		return clients_are_valid(text, false) ? NULL : "write addresses, ADDR/BITS or ADDR/MASK";
+	case KIND_RATE:
+		return rate_parse(text, &(struct rate){0}) == 0 ? NULL : "write N/TIME, such as 100/1h, or unlimited";
 	case KIND_NEXTHOPS:
 		return nexthops_are_valid(text) ? NULL : "write [ADDR], [NAME] or NAME, each with :PORT if wanted, several (at most 20) with commas, | between equals";
 	case KIND_DELIVERY:
@@ -240,7 +245,7 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 		error = check_word(row, s, &number, why);
 		break;
 	case KIND_TEXT: case KIND_PATH: case KIND_HOSTNAME: case KIND_LISTEN:
-	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: case KIND_MAPS: {
+	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: case KIND_MAPS: case KIND_NETWORKS: case KIND_RATE: {
 		bool unset = row->kind == KIND_NAMES && s.n == 0 && row->standard[0] == '\0';
 		const char *fault = unset ? NULL : text_fault(row->kind, s);
 		if (fault != NULL) {

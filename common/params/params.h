@@ -12,10 +12,12 @@
 enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
 /* TIME_LIMIT: a time that may be "unlimited". */
 enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
-	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY, KIND_MAPS };
+	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY, KIND_MAPS,
+	KIND_NETWORKS, KIND_RATE };
 
 typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORD;
-typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY, *param_MAPS;
+typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY, *param_MAPS,
+	*param_NETWORKS, *param_RATE;
 
 /* The rows of one scope become the fields of one struct. */
 #define PARAM(scope, kind, name, ...) scope(kind, name)
@@ -166,12 +168,21 @@ struct client_list {
 		unsigned bits;
 	} *masks;
 	size_t n;
+	char **names; /* clients whose name is that or below it */
+	size_t names_n;
 };
 MUST_CHECK int client_list_parse(struct span text, struct client_list *out, struct span *bad);
-bool client_list_has(const struct client_list *l, const struct sockaddr *client);
+bool client_list_has(const struct client_list *l, const struct sockaddr *client); /* by its address */
+bool client_list_has_name(const struct client_list *l, struct span name);
 void client_list_free(struct client_list *l);
+/* "N/TIME", such as 100/1h or 5/m; "unlimited": n is PARAM_UNLIMITED. */
+struct rate {
+	int64_t n, seconds;
+};
+MUST_CHECK int rate_parse(struct span text, struct rate *out); /* 0 or EINVAL */
 /* "[192.0.2.1]", "[IPv6:2001:db8::1]", with or without brackets and "IPv6:". */
 MUST_CHECK int literal_to_sockaddr(struct span literal, uint16_t port, struct sockaddr_storage *out, socklen_t *n);
+bool name_looks_like_address(struct span name); /* its last label is a number */
 MUST_CHECK int sockaddr_to_v6(const struct sockaddr *sa, unsigned char out[16]);
 
 enum { LMTP_PORT = 24, UNIX_PATH_MOST = 100 };

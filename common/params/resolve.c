@@ -285,6 +285,19 @@ static int warn_of_maps(void *context, const struct maps_place *place)
 	return 0;
 }
 
+static bool lists_everybody(const char *clients)
+{
+	struct client_list list = {0};
+	struct span bad;
+	bool all = false;
+	if (client_list_parse(span_of(clients), &list, &bad) != 0)
+		return false;
+	for (size_t i = 0; i < list.n; i++)
+		all = all || list.masks[i].bits == 0 || (list.masks[i].bits == 96 && list.masks[i].addr[11] == 0xff);
+	client_list_free(&list);
+	return all;
+}
+
 void config_warnings(const struct config *c, void (*say)(void *, const char *), void *context)
 {
 	char text[400];
@@ -296,6 +309,9 @@ void config_warnings(const struct config *c, void (*say)(void *, const char *), 
 		const struct server *s = &c->servers[i];
 		if (s->p.relay == 1) {
 			(void)snprintf(text, sizeof text, "server %s: relay = allow makes an open relay but for relay_exceptions", s->name);
+			say(context, text);
+		} else if (lists_everybody(s->p.relay_exceptions)) {
+			(void)snprintf(text, sizeof text, "server %s: relay_exceptions hold every address: an open relay", s->name);
 			say(context, text);
 		}
 		if (s->p.out.recipient_limit < 100) {

@@ -147,90 +147,6 @@ int literal_to_sockaddr(struct span literal, uint16_t port, struct sockaddr_stor
 	return set_address(inner, port, out, n) ? 0 : EINVAL;
 }
 
-/* Leading one-bits of a mask; 129 when ones follow zeros. */
-static unsigned mask_bits(const unsigned char *mask, size_t n)
-{
-	unsigned bits = 0;
-	while (bits < n * 8 && (mask[bits / 8] >> (7 - bits % 8) & 1) != 0)
-		bits++;
-	for (unsigned i = bits; i < n * 8; i++)
-		if ((mask[i / 8] >> (7 - i % 8) & 1) != 0)
-			return 129;
-	return bits;
-}
-
-static int parse_mask(struct span word, struct client_mask *out)
-{
-	struct span host = span_until(&word, '/');
-	struct sockaddr_storage sa, mask;
-	socklen_t n;
-	uint64_t bits;
-	host = without_brackets(host);
-	if (!set_address(host, 0, &sa, &n) || sockaddr_to_v6((struct sockaddr *)&sa, out->addr) != 0)
-		return EINVAL;
-	unsigned width = sa.ss_family == AF_INET ? 32 : 128;
-	if (word.n == 0) {
-		bits = width;
-	} else if (parse_u64(word, width, &bits) != 0) {
-		if (width != 32 || !set_address(word, 0, &mask, &n) || mask.ss_family != AF_INET)
-			return EINVAL;
-		bits = mask_bits((const unsigned char *)&((struct sockaddr_in *)&mask)->sin_addr, 4);
-		if (bits > 32)
-			return EINVAL;
-	}
-	out->bits = (unsigned)bits + 128 - width;
-	return 0;
-}
-
-int client_list_parse(struct span text, struct client_list *out, struct span *bad)
-{
-	struct client_list l = {0};
-	for (;;) {
-		struct span word = span_word(&text, " \t,");
-		if (word.n == 0)
-			break;
-		struct client_mask *more = realloc(l.masks, (l.n + 1) * sizeof *more);
-		if (more == NULL) {
-			free(l.masks);
-			return ENOMEM;
-		}
-		l.masks = more;
-		if (parse_mask(word, &l.masks[l.n]) != 0) {
-			*bad = word;
-			free(l.masks);
-			return EINVAL;
-		}
-		l.n++;
-	}
-	*out = l;
-	return 0;
-}
-
-static bool mask_fits(const struct client_mask *m, const unsigned char addr[16])
-{
-	unsigned whole = m->bits / 8, rest = m->bits % 8;
-	if (memcmp(m->addr, addr, whole) != 0)
-		return false;
-	return rest == 0 || ((m->addr[whole] ^ addr[whole]) >> (8 - rest)) == 0;
-}
-
-bool client_list_has(const struct client_list *l, const struct sockaddr *client)
-{
-	unsigned char addr[16];
-	if (sockaddr_to_v6(client, addr) != 0)
-		return false;
-	for (size_t i = 0; i < l->n; i++)
-		if (mask_fits(&l->masks[i], addr))
-			return true;
-	return false;
-}
-
-void client_list_free(struct client_list *l)
-{
-	free(l->masks);
-	*l = (struct client_list){0};
-}
-
 static bool lmtp_is_valid(struct span text)
 {
 	struct nexthop h;
@@ -257,7 +173,7 @@ int delivery_parse(struct span text, struct delivery *out)
 }
 
 /* No top-level domain is a number (RFC 3696 2): a name that ends so is a slip in an address. */
-static bool looks_like_address(struct span name)
+bool name_looks_like_address(struct span name)
 {
 	size_t i = name.n;
 	while (i > 0 && name.at[i - 1] >= '0' && name.at[i - 1] <= '9')
@@ -275,7 +191,7 @@ int nexthop_parse(struct span text, struct nexthop *out)
 		return EINVAL;
 	h.name = without_brackets(host);
 	bool bracketed = h.name.n != host.n, address = set_address(h.name, 0, &sa, &n);
-	if (!address && (!domain_is_valid(h.name, false) || looks_like_address(h.name)))
+	if (!address && (!domain_is_valid(h.name, false) || name_looks_like_address(h.name)))
 		return EINVAL;
 	h.kind = bracketed && address ? NEXTHOP_ADDRESS : bracketed ? NEXTHOP_HOST : NEXTHOP_MX;
 	*out = h;

@@ -42,9 +42,58 @@ static void put_rule(void *context, enum route_reason rule, bool fits)
 		buffer_printf(e->out, "    %-4s%-17s%s\n", fits ? "yes" : "no", rule_names[rule], route_reason_text(rule));
 }
 
-static void put_relay(struct explain *e)
+static bool has_names(const char *clients)
 {
 	struct client_list list = {0};
+	struct span bad;
+	bool has = client_list_parse(span_of(clients), &list, &bad) == 0 && list.names_n > 0;
+	client_list_free(&list);
+	return has;
+}
+
+bool explain_needs_names(const struct explain *e)
+{
+	return e->client != NULL && (has_names(e->server->p.access_exceptions) || has_names(e->server->p.relay_exceptions));
+}
+
+static void put_names(struct explain *e)
+{
+	struct buffer text;
+	if (e->names == NULL)
+		return;
+	buffer_init(&text, 2000);
+	for (size_t i = 0; i < e->names->names_n; i++)
+		buffer_printf(&text, "%s%s", i == 0 ? "" : ", ", e->names->names[i]);
+	if (e->names->names_n == 0)
+		buffer_puts(&text, e->names->state == REVERSE_FAILED || e->names->uncertain ? "cannot be looked up now"
+			: e->names->state == REVERSE_NONE ? "none" : "none that leads back to the address");
+	put(e, "its names", "client_names", buffer_span(&text));
+	buffer_free(&text);
+}
+
+static void put_access(struct explain *e)
+{
+	struct client_list list = {0};
+	struct span bad;
+	bool allow = e->server->p.access == 0;
+	if (e->client == NULL || client_list_parse(span_of(e->server->p.access_exceptions), &list, &bad) != 0)
+		return;
+	enum listed listed = reverse_listed(&list, e->client, e->names);
+	const char *text = "may connect";
+	if (listed == LISTED_UNKNOWN || listed == LISTED_NEEDS_NAMES)
+		text = "421 4.7.1: its name decides, and cannot be looked up now";
+	else if ((listed == LISTED_YES) == allow)
+		text = "refused with 554 5.7.1";
+	put(e, "access", "access", span_of(text));
+	client_list_free(&list);
+}
+
+static void put_relay(struct explain *e)
+{
+	static const char *const answers[] = {[RELAY_REFUSED] = "refused with 550 5.7.1", [RELAY_TAKEN] = "taken",
+		[RELAY_NEEDS_NAMES] = "450 4.7.1 while the client's name cannot be looked up", [RELAY_UNKNOWN] = "450 4.7.1 while the client's name cannot be looked up"};
+	struct client_list list = {0};
+	struct relay_client client = {.address = e->client, .names = e->names};
 	struct span bad;
 	struct buffer text;
 	enum relay_reason why;
@@ -52,13 +101,16 @@ static void put_relay(struct explain *e)
 		return;
 	if (client_list_parse(span_of(e->server->p.relay_exceptions), &list, &bad) != 0)
 		return;
-	bool taken = e->client == NULL || relay_allows(e->server, &list, e->client, &e->route, &why);
 	buffer_init(&text, 2000);
-	if (e->client == NULL)
+	if (e->client == NULL) {
 		buffer_puts(&text, "taken: handed in on this machine");
-	else
-		buffer_printf(&text, "%s: %s (%s)", taken ? "taken" : "refused with 550 5.7.1", relay_reason_text(why), relay_names[why]);
+	} else {
+		enum relay_answer answer = relay_decide(e->server, &list, &client, &e->route, &why);
+		buffer_printf(&text, "%s: %s (%s)", answers[answer], relay_reason_text(why), relay_names[why]);
+	}
 	put(e, "client", "client", e->client == NULL ? SPAN_LIT("this machine") : e->client_text);
+	put_names(e);
+	put_access(e);
 	if (e->from.n > 0)
 		put(e, "from", "from", e->from);
 	put(e, "relay", "relay", buffer_span(&text));

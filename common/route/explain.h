@@ -11,12 +11,15 @@ struct explain {
 	struct span from;                 /* empty: not said */
 	const struct sockaddr *client;    /* NULL: not said */
 	struct span client_text;
+	const struct reverse *names;      /* of the client, when explain_needs_names said so */
 	bool json;
 	struct route route;               /* filled by explain_begin */
 	struct address parsed;
 	struct buffer *out;
 	struct buffer notes;              /* of the look-up, a line each */
 };
+/* Does a name of the client's decide anything? */
+bool explain_needs_names(const struct explain *e);
 /* Writes all that the configuration decides.  EINVAL: no address, *out says why.  The caller ends with explain_end. */
 MUST_CHECK int explain_begin(struct explain *e);
 /* Of a local address, what maps said: where it goes on to (to empty: nowhere else), and whether it exists. */

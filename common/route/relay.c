@@ -3,45 +3,50 @@
 
 struct applicant {
 	const struct client_list *exceptions;
-	const struct sockaddr *client;
+	const struct relay_client *client;
 	const struct route *route;
 };
 
-static bool is_own(const struct applicant *a)
+static enum listed fits(bool whether)
 {
-	return a->route->kind == ROUTE_LOCAL;
+	return whether ? LISTED_YES : LISTED_NO;
 }
 
-static bool domain_says(const struct applicant *a, enum domain_relay word)
+static enum listed is_own(const struct applicant *a)
+{
+	return fits(a->route->kind == ROUTE_LOCAL);
+}
+
+static enum listed domain_says(const struct applicant *a, enum domain_relay word)
 {
 	const struct domain *d = a->route->domain;
-	return d != NULL && d->p.relay == (int64_t)word;
+	return fits(d != NULL && d->p.relay == (int64_t)word);
 }
 
-static bool domain_says_yes(const struct applicant *a)
+static enum listed domain_says_yes(const struct applicant *a)
 {
 	return domain_says(a, DOMAIN_RELAY_YES);
 }
 
-static bool domain_says_never(const struct applicant *a)
+static enum listed domain_says_never(const struct applicant *a)
 {
 	return domain_says(a, DOMAIN_RELAY_NEVER);
 }
 
-static bool is_listed(const struct applicant *a)
+static enum listed is_listed(const struct applicant *a)
 {
-	return a->client != NULL && client_list_has(a->exceptions, a->client);
+	return a->client->address == NULL ? LISTED_NO : reverse_listed(a->exceptions, a->client->address, a->client->names);
 }
 
-static bool is_any_client(const struct applicant *a)
+static enum listed is_any_client(const struct applicant *a)
 {
 	(void)a;
-	return true;
+	return LISTED_YES;
 }
 
 enum answer { yes, no, as_relay, not_as_relay };
 static const struct {
-	bool (*test)(const struct applicant *);
+	enum listed (*test)(const struct applicant *);
 	enum answer answer;
 	const char *text;
 } rules[] = {
@@ -54,20 +59,23 @@ const char *relay_reason_text(enum relay_reason r)
 	return r < RELAY_REASON_COUNT ? rules[r].text : "";
 }
 
-bool relay_allows(const struct server *s, const struct client_list *exceptions, const struct sockaddr *client,
+enum relay_answer relay_decide(const struct server *s, const struct client_list *exceptions, const struct relay_client *client,
 	const struct route *r, enum relay_reason *why)
 {
 	struct applicant a = {exceptions, client, r};
-	bool open = s->p.relay == 1;
+	bool open = s->p.relay == 1, taken = false;
 	size_t i = 0;
-	while (!rules[i].test(&a))
+	enum listed fit;
+	while ((fit = rules[i].test(&a)) == LISTED_NO)
 		i++;
 	*why = (enum relay_reason)i;
+	if (fit != LISTED_YES)
+		return fit == LISTED_NEEDS_NAMES ? RELAY_NEEDS_NAMES : RELAY_UNKNOWN;
 	switch (rules[i].answer) {
-	case yes: return true;
-	case no: return false;
-	case as_relay: return open;
-	case not_as_relay: return !open;
+	case yes: taken = true; break;
+	case no: break;
+	case as_relay: taken = open; break;
+	case not_as_relay: taken = !open; break;
 	}
-	return false;
+	return taken ? RELAY_TAKEN : RELAY_REFUSED;
 }

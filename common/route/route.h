@@ -3,6 +3,7 @@
 #define ROUTE_ROUTE_H
 
 #include "base/base.h"
+#include "lookup/lookup.h"
 #include "params/params.h"
 #include "smtp/smtp.h"
 
@@ -38,8 +39,14 @@ enum relay_reason {
 	RELAY_REASON_COUNT
 };
 const char *relay_reason_text(enum relay_reason r);
-/* MISSION C5: the first rule that fits.  client NULL: none (local origin). */
-bool relay_allows(const struct server *s, const struct client_list *exceptions, const struct sockaddr *client,
+/* Who wants to send. */
+struct relay_client {
+	const struct sockaddr *address; /* NULL: none (local origin) */
+	const struct reverse *names;    /* NULL: not looked up yet */
+};
+enum relay_answer { RELAY_REFUSED, RELAY_TAKEN, RELAY_NEEDS_NAMES /* of the client, then once more */, RELAY_UNKNOWN /* the DNS does not say now */ };
+/* MISSION C5: the first rule that fits decides. */
+enum relay_answer relay_decide(const struct server *s, const struct client_list *exceptions, const struct relay_client *client,
 	const struct route *r, enum relay_reason *why);
 
 #endif

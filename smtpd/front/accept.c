@@ -9,49 +9,6 @@
 
 enum { ACCEPTS_A_TURN = 64 };
 
-static void client_key(const struct sockaddr *sa, unsigned char out[16])
-{
-	memset(out, 0, 16);
-	if (sockaddr_to_v6(sa, out) != 0)
-		return;
-	static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-	if (memcmp(out, mapped, 12) != 0)
-		memset(out + 8, 0, 8); /* an IPv6 client owns its /64 */
-}
-
-struct client_count *front_count_client(struct front *f, uint32_t server, const struct sockaddr *sa, int64_t limit, bool *full)
-{
-	unsigned char key[16];
-	client_key(sa, key);
-	struct client_count **bucket = &f->clients[crc32c(server, key, 16) % CLIENT_BUCKETS], *c = *bucket;
-	while (c != NULL && (c->server != server || memcmp(c->addr, key, 16) != 0))
-		c = c->next;
-	*full = c != NULL && (int64_t)c->n >= limit;
-	if (*full)
-		return NULL;
-	if (c == NULL) {
-		c = calloc(1, sizeof *c);
-		if (c == NULL)
-			return NULL;
-		*c = (struct client_count){.server = server, .next = *bucket};
-		memcpy(c->addr, key, 16);
-		*bucket = c;
-	}
-	c->n++;
-	return c;
-}
-
-void front_drop_client(struct front *f, struct client_count *c)
-{
-	if (c == NULL || --c->n > 0)
-		return;
-	struct client_count **p = &f->clients[crc32c(c->server, c->addr, 16) % CLIENT_BUCKETS];
-	while (*p != c)
-		p = &(*p)->next;
-	*p = c->next;
-	free(c);
-}
-
 static void report_soon(struct front *f)
 {
 	struct timeval tv = {.tv_usec = 20000};
@@ -109,38 +66,66 @@ static int new_session(struct front *f, uint32_t *number)
 	return 0;
 }
 
+/* MISSION B5, as far as the address alone decides. */
+static bool access_is_denied(const struct front *f, uint32_t server, const struct sockaddr *sa, uint32_t *flags)
+{
+	enum listed listed = reverse_listed(&f->servers[server].access, sa, NULL);
+	bool allow = f->proc.config.servers[server].p.access == 0;
+	if (listed == LISTED_NEEDS_NAMES) {
+		*flags |= SESSION_NAME_DECIDES;
+		return false;
+	}
+	return (listed == LISTED_YES) == allow;
+}
+
+static bool is_counted(const struct front_server *s, const struct server_params *p)
+{
+	if (p->client_connection_limit != PARAM_UNLIMITED)
+		return true;
+	for (size_t i = 0; i < RATE_KINDS; i++)
+		if (s->rates[i].n != PARAM_UNLIMITED)
+			return true;
+	return false;
+}
+
 static void admit(struct front *f, int fd, uint32_t server, const struct sockaddr *sa, socklen_t n)
 {
 	const struct server_params *p = &f->proc.config.servers[server].p;
+	struct front_server *fs = &f->servers[server];
 	struct channel *worker = pick_worker(f);
 	struct client_count *client = NULL;
-	uint32_t number;
+	uint32_t number, flags = client_list_has(&fs->trusted, sa) ? SESSION_TRUSTED : 0;
+	enum reply why;
+	const char *limit;
 	if (worker == NULL || f->stopping) {
 		refuse(f, fd, REPLY_SERVICE_DOWN, sa, "stopping");
 		return;
 	}
-	if ((int64_t)f->counts[server] >= p->connection_limit) {
+	if (access_is_denied(f, server, sa, &flags)) {
+		refuse(f, fd, REPLY_ACCESS_DENIED, sa, "access");
+		return;
+	}
+	if ((int64_t)fs->sessions >= p->connection_limit) {
 		refuse(f, fd, REPLY_TOO_MANY, sa, "connection_limit");
 		return;
 	}
-	if (p->client_connection_limit != PARAM_UNLIMITED && !client_list_has(&f->trusted[server], sa)) {
-		bool full = false;
-		client = front_count_client(f, server, sa, p->client_connection_limit, &full);
-		if (client == NULL) {
-			refuse(f, fd, REPLY_TOO_MANY, sa, full ? "client_connection_limit" : "memory");
+	if (flags == 0 || flags == SESSION_NAME_DECIDES) {
+		client = is_counted(fs, p) ? client_enter(f, server, sa, &why, &limit) : NULL;
+		if (client == NULL && is_counted(fs, p)) {
+			refuse(f, fd, why, sa, limit);
 			return;
 		}
 	}
 	if (new_session(f, &number) != 0) {
-		front_drop_client(f, client);
+		client_leave(f, client);
 		refuse(f, fd, REPLY_TOO_MANY, sa, "memory");
 		return;
 	}
 	f->sessions[number] = (struct front_session){.server = server, .used = true, .worker = worker, .client = client};
-	f->counts[server]++;
+	fs->sessions++;
 	worker->peer_state = (void *)((uintptr_t)worker->peer_state + 1);
 	report_soon(f);
-	send_session_open(worker, (struct msg_session_open){.session = number, .server = server, .client = {(const char *)sa, n}}, fd);
+	send_session_open(worker, (struct msg_session_open){.session = number, .server = server, .flags = flags, .client = {(const char *)sa, n}}, fd);
 }
 
 void front_accept(struct front *f, int listen_fd, uint32_t server)
@@ -163,13 +148,19 @@ void front_end_session(struct front *f, uint32_t number)
 	if (number >= f->sessions_n || !f->sessions[number].used)
 		return;
 	struct front_session *s = &f->sessions[number];
-	f->counts[s->server]--;
-	front_drop_client(f, s->client);
+	f->servers[s->server].sessions--;
+	client_leave(f, s->client);
 	if (s->worker != NULL)
 		s->worker->peer_state = (void *)((uintptr_t)s->worker->peer_state - 1);
 	*s = (struct front_session){.used = false};
 	f->free_hint = number;
 	report_soon(f);
+}
+
+bool front_rate_is_over(struct front *f, uint32_t number, enum rate_kind kind)
+{
+	struct client_count *c = f->sessions[number].client;
+	return c != NULL && client_is_over(f, c, kind);
 }
 
 void front_end_worker(struct front *f, const struct channel *worker)

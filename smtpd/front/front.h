@@ -3,6 +3,7 @@
 #define SMTPD_FRONT_H
 
 #include "ipc/ipc.h"
+#include "lookup/lookup.h"
 #include "log/log.h"
 #include "proc/proc.h"
 #include "smtp/smtp.h"
@@ -10,19 +11,30 @@
 #define EVENTS_FILE "smtpd/front/events.def"
 #include "log/events.h"
 
-/* Sessions of one client address (IPv6: one /64) with one server. */
+/* What one client address (IPv6: one /64) does at one server.  Without sessions it is kept while a rate still counts it,
+ * in a list of its own, of which the oldest make room for new ones: an attacker can make it no longer. */
 struct client_count {
 	unsigned char addr[16];
-	uint32_t server, n;
-	struct client_count *next;
+	uint32_t server, n;       /* n: its sessions */
+	struct rate_window {
+		int64_t start_ms, n;
+	} rates[RATE_KINDS];
+	struct client_count *next;          /* in its bucket */
+	struct client_count *older, *newer; /* of those without sessions */
 };
-enum { CLIENT_BUCKETS = 4096 };
+enum { CLIENT_BUCKETS = 16384, CLIENTS_IDLE_MOST = 65536 };
+
+struct front_server {
+	struct client_list trusted, access;
+	struct rate rates[RATE_KINDS];
+	uint64_t sessions;
+};
 
 struct front_session {
 	uint32_t server;
 	bool used;
 	struct channel *worker;
-	struct client_count *client; /* NULL: trusted, not counted */
+	struct client_count *client; /* NULL: not counted */
 };
 
 struct front_listener {
@@ -38,9 +50,10 @@ struct front {
 	size_t listeners_n;
 	struct front_session *sessions; /* the index is the session's number */
 	uint32_t sessions_n, free_hint;
-	uint64_t *counts;               /* by server */
-	struct client_list *trusted;    /* by server */
-	struct client_count *clients[CLIENT_BUCKETS];
+	struct front_server *servers;
+	struct client_count *clients[CLIENT_BUCKETS], *oldest, *newest;
+	size_t idle_n;
+	int64_t forgot_ms;              /* when it was last said that clients are forgotten too early */
 	struct event *report;
 	bool report_due, stopping;
 };
@@ -48,7 +61,10 @@ struct front {
 void front_accept(struct front *f, int listen_fd, uint32_t server);
 void front_end_session(struct front *f, uint32_t number);
 void front_end_worker(struct front *f, const struct channel *worker);
-struct client_count *front_count_client(struct front *f, uint32_t server, const struct sockaddr *sa, int64_t limit, bool *full);
-void front_drop_client(struct front *f, struct client_count *c);
+bool front_rate_is_over(struct front *f, uint32_t number, enum rate_kind kind); /* counts the session's client */
+/* clients.c: one more session of a client.  NULL: it gets none, *why says it; *limit is the parameter's name. */
+struct client_count *client_enter(struct front *f, uint32_t server, const struct sockaddr *sa, enum reply *why, const char **limit);
+void client_leave(struct front *f, struct client_count *c); /* c may be NULL */
+bool client_is_over(struct front *f, struct client_count *c, enum rate_kind kind); /* counts it, once */
 
 #endif

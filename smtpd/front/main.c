@@ -25,6 +25,18 @@ static int on_session_closed(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_rate_query(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, rate_query, query);
+	struct front *f = c->program;
+	if (query.kind >= RATE_KINDS)
+		return EBADMSG;
+	bool known = query.session < f->sessions_n && f->sessions[query.session].used && f->sessions[query.session].worker == c;
+	if (known)
+		send_rate_answer(c, (struct msg_rate_answer){.session = query.session, .over = front_rate_is_over(f, query.session, (enum rate_kind)query.kind)}, -1);
+	return 0;
+}
+
 static void worker_gone(struct channel *c, int reason)
 {
 	struct front *f = c->program;
@@ -37,7 +49,7 @@ static void worker_gone(struct channel *c, int reason)
 	front_end_worker(f, c);
 }
 
-static const struct channel_owner owner = {.handlers = {[MSG_session_closed] = on_session_closed}, .gone = worker_gone};
+static const struct channel_owner owner = {.handlers = {[MSG_session_closed] = on_session_closed, [MSG_rate_query] = on_rate_query}, .gone = worker_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
@@ -68,7 +80,7 @@ static void on_report(int fd, short what, void *context)
 	(void)what;
 	f->report_due = false;
 	for (uint32_t i = 0; i < f->proc.config.servers_n && f->proc.control != NULL; i++)
-		send_count(f->proc.control, (struct msg_count){.server = i, .n = f->counts[i]}, -1);
+		send_count(f->proc.control, (struct msg_count){.server = i, .n = f->servers[i].sessions}, -1);
 }
 
 static void stop(struct process *p, uint32_t grace_ms)
@@ -79,12 +91,18 @@ static void stop(struct process *p, uint32_t grace_ms)
 	proc_done(p);
 }
 
-static int read_trusted(struct front *f)
+static int read_lists(struct front *f)
 {
 	struct span bad;
 	for (size_t i = 0; i < f->proc.config.servers_n; i++) {
-		client_list_free(&f->trusted[i]);
-		if (client_list_parse(span_of(f->proc.config.servers[i].p.trusted_networks), &f->trusted[i], &bad) != 0)
+		const struct server_params *p = &f->proc.config.servers[i].p;
+		struct front_server *s = &f->servers[i];
+		client_list_free(&s->trusted);
+		client_list_free(&s->access);
+		if (client_list_parse(span_of(p->trusted_networks), &s->trusted, &bad) != 0 || client_list_parse(span_of(p->access_exceptions), &s->access, &bad) != 0 ||
+			rate_parse(span_of(p->client_connection_rate), &s->rates[RATE_CONNECTIONS]) != 0 ||
+			rate_parse(span_of(p->client_message_rate), &s->rates[RATE_MESSAGES]) != 0 ||
+			rate_parse(span_of(p->client_recipient_rate), &s->rates[RATE_RECIPIENTS]) != 0)
 			return ENOMEM;
 	}
 	return 0;
@@ -93,7 +111,7 @@ static int read_trusted(struct front *f)
 static void reloaded(struct process *p, const struct config *old)
 {
 	(void)old;
-	(void)!read_trusted(p->program);
+	(void)!read_lists(p->program);
 }
 
 static int take_listeners(struct front *f)
@@ -123,10 +141,9 @@ int main(void)
 	f->proc.linked = linked;
 	f->proc.stop = stop;
 	f->proc.reloaded = reloaded;
-	f->counts = calloc(f->proc.config.servers_n, sizeof *f->counts);
-	f->trusted = calloc(f->proc.config.servers_n, sizeof *f->trusted);
+	f->servers = calloc(f->proc.config.servers_n, sizeof *f->servers);
 	f->report = event_new(f->proc.base, -1, 0, on_report, f);
-	if (f->counts == NULL || f->trusted == NULL || f->report == NULL || read_trusted(f) != 0 || take_listeners(f) != 0) {
+	if (f->servers == NULL || f->report == NULL || read_lists(f) != 0 || take_listeners(f) != 0) {
 		complain(&why, "front", 0, "cannot set up the listeners");
 		return proc_fail(&f->proc, EX_OSERR, &why);
 	}

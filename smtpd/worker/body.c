@@ -25,15 +25,22 @@ static void begin_content(struct session *s)
 	buffer_init(&tls, 200);
 	if (s->ssl != NULL)
 		tls_describe(&tls, s->ssl);
-	struct received r = {.helo = span_of(s->helo), .client_address = span_of(s->address), .by = span_of(session_params(s)->fqdn),
+	struct received r = {.helo = span_of(s->helo), .client_address = span_of(s->address), .client_remark = span_of(client_remark(s)), .by = span_of(session_params(s)->fqdn),
 		.protocol = span_of(protocol_of(s)), .tls = buffer_span(&tls), .id = qid_span(&t->id),
 		.recipient = t->rcpts_n == 1 ? t->rcpts[0].address : (struct span){"", 0}, .wall_s = t->arrived_us / 1000000};
 	received_put(&t->received, &r);
 	buffer_free(&tls);
 }
 
+static bool waits_for_names(struct session *s, enum names_for why)
+{
+	return session_params(s)->reverse_dns_lookup == 1 && client_names_wait(s, why);
+}
+
 void data_begin(struct session *s)
 {
+	if (waits_for_names(s, NAMES_FOR_DATA))
+		return;
 	data_decoder_init(&s->t->decoder, session_params(s)->bare_newline == 1);
 	begin_content(s);
 	session_reply(s, REPLY_DATA_GO, (struct span){"", 0});
@@ -201,19 +208,27 @@ void chunk_begin(struct session *s, struct span args, bool in_place)
 		return;
 	}
 	if (!in_place) { /* a transaction in which nothing is kept, to take the bytes and refuse them */
-		if (s->t == NULL && mail_begin(s, SPAN_LIT("FROM:<>")) != REPLY_MAIL_OK) {
+		if (s->t == NULL && mail_make_transaction(s) == NULL) {
 			s->quit = true;
 			return;
 		}
 		s->t->bad_chunk = true;
-	} else if (s->phase == PHASE_RCPT) {
-		begin_content(s);
-		s->phase = PHASE_CHUNKS;
 	}
 	s->t->chunk_left = n;
 	s->t->last_chunk = last;
+	if (in_place && s->phase == PHASE_RCPT && waits_for_names(s, NAMES_FOR_CHUNK))
+		return;
+	chunk_go_on(s);
+}
+
+void chunk_go_on(struct session *s)
+{
+	if (s->phase == PHASE_RCPT && !s->t->bad_chunk) {
+		begin_content(s);
+		s->phase = PHASE_CHUNKS;
+	}
 	s->state = ST_CHUNK;
-	if (n == 0)
+	if (s->t->chunk_left == 0)
 		(void)chunk_take(s, (struct span){"", 0});
 }
 

@@ -14,6 +14,8 @@ static void take_helo(struct session *s, struct span name, bool esmtp)
 	s->helo = span_dup(name);
 	s->esmtp = esmtp;
 	s->phase = PHASE_GREETED;
+	if (session_params(s)->reverse_dns_lookup == 1)
+		client_names_early(s);
 }
 
 static bool helo_name_is_valid(struct span name)

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct transaction *make_transaction(struct session *s)
+struct transaction *mail_make_transaction(struct session *s)
 {
 	struct transaction *t = calloc(1, sizeof *t);
 	if (t == NULL)
@@ -43,7 +43,7 @@ enum reply mail_begin(struct session *s, struct span args)
 		return REPLY_TOO_BIG;
 	if (s->worker->content_bytes >= (uint64_t)p->session_memory)
 		return REPLY_NO_STORAGE;
-	struct transaction *t = make_transaction(s);
+	struct transaction *t = mail_make_transaction(s);
 	if (t == NULL)
 		return REPLY_NO_STORAGE;
 	t->mail = m;
@@ -53,8 +53,13 @@ enum reply mail_begin(struct session *s, struct span args)
 		session_reset(s);
 		return REPLY_NO_STORAGE;
 	}
+	return client_rate(s, RATE_MESSAGES) ? REPLY_COUNT : mail_screen_sender(s);
+}
+
+enum reply mail_screen_sender(struct session *s)
+{
 	if (screen_is_needed(s, ASK_SENDER)) {
-		screen_ask(s, ASK_SENDER, t->sender, true);
+		screen_ask(s, ASK_SENDER, s->t->sender, true);
 		return REPLY_COUNT;
 	}
 	s->phase = PHASE_MAIL;
@@ -83,11 +88,11 @@ enum reply mail_take_recipient(struct session *s)
 	return REPLY_RCPT_OK;
 }
 
-static enum reply refuse_relay(struct session *s, struct span recipient)
+static enum reply refuse_relay(struct session *s, struct span recipient, enum reply r)
 {
 	LOG(&s->worker->proc.log, refused_command, NO_ID, F("client", span_of(s->address)), F("from", s->t->sender), F("to", recipient),
-		F("reply", span_of(reply_row(REPLY_NO_RELAY)->text)));
-	return REPLY_NO_RELAY;
+		F("reply", span_of(reply_row(r)->text)));
+	return r;
 }
 
 enum reply mail_route_recipient(struct session *s)
@@ -100,8 +105,12 @@ enum reply mail_route_recipient(struct session *s)
 	if (address_parse(recipient, ADDRESS_UTF8, &a) != 0)
 		return REPLY_BAD_RECIPIENT;
 	route_find(server, &a, &route);
-	if (!relay_allows(server, &s->worker->servers[s->server].relay_exceptions, (struct sockaddr *)&s->client, &route, &why))
-		return refuse_relay(s, recipient);
+	struct relay_client client = {.address = (struct sockaddr *)&s->client, .names = s->names == NULL ? NULL : &s->names->reverse};
+	enum relay_answer relay = relay_decide(server, &s->worker->servers[s->server].relay_exceptions, &client, &route, &why);
+	if (relay == RELAY_NEEDS_NAMES && client_names_wait(s, NAMES_FOR_RELAY))
+		return REPLY_COUNT;
+	if (relay != RELAY_TAKEN)
+		return refuse_relay(s, recipient, relay == RELAY_REFUSED ? REPLY_NO_RELAY : REPLY_RELAY_UNCHECKED);
 	return screen_recipient_exists(s, &route) ? mail_take_recipient(s) : REPLY_COUNT;
 }
 
@@ -123,8 +132,13 @@ enum reply mail_recipient(struct session *s, struct span args)
 	copy_address(&e->address, &t->arena, &r.recipient, server->p.default_domain);
 	if (t->arena.failed)
 		return REPLY_NO_STORAGE;
+	return client_rate(s, RATE_RECIPIENTS) ? REPLY_COUNT : mail_screen_recipient(s);
+}
+
+enum reply mail_screen_recipient(struct session *s)
+{
 	if (screen_is_needed(s, ASK_RECIPIENT_ACCESS)) {
-		screen_ask(s, ASK_RECIPIENT_ACCESS, e->address, true);
+		screen_ask(s, ASK_RECIPIENT_ACCESS, s->t->rcpts[s->t->rcpts_n].address, true);
 		return REPLY_COUNT;
 	}
 	return mail_route_recipient(s);

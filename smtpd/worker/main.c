@@ -1,6 +1,6 @@
 /* smtpd: speaks SMTP with clients that front hands over.
  * User: posthorn-in.
- * May: read and write its sessions' sockets; talk to front, cleanup, mover, logd.
+ * May: read and write its sessions' sockets; talk to front, cleanup, mover, qmgr, maps, resolver, logd.
  * Never: open a file after its start, connect, see another session's mail.
  * Until keyd takes over, it loads the server's key before its confinement. */
 #include "worker.h"
@@ -29,7 +29,7 @@ static int on_session_open(struct channel *c, struct message *m)
 		return EBADMSG;
 	int fd = m->fds[0];
 	m->fds[0] = -1;
-	session_open(c->program, open.session, open.server, fd, open.client);
+	session_open(c->program, &open, fd);
 	return 0;
 }
 
@@ -39,6 +39,11 @@ static void peer_gone(struct channel *c, int reason)
 	(void)reason;
 	if (c == w->front) {
 		w->front = NULL;
+		client_front_gone(w);
+		return;
+	}
+	if (c == w->resolver) {
+		w->resolver = NULL;
 		return;
 	}
 	if (c == w->maps) {
@@ -58,14 +63,15 @@ static void peer_gone(struct channel *c, int reason)
 
 static const struct channel_owner owner = {
 	.handlers = {[MSG_session_open] = on_session_open, [MSG_submitted] = submit_on_submitted,
-		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer},
+		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer,
+		[MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer},
 	.gone = peer_gone,
 };
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct worker *w = p->program;
-	if (role != R_FRONT && role != R_MAPS && server >= p->config.servers_n) {
+	if (role != R_FRONT && role != R_MAPS && role != R_RESOLVER && server >= p->config.servers_n) {
 		(void)close(fd);
 		return;
 	}
@@ -75,13 +81,17 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	c->instance = instance;
 	c->server = server;
 	c->pid = pid;
-	struct channel **place = role == R_FRONT ? &w->front : role == R_MAPS ? &w->maps : role == R_CLEANUP ? &w->servers[server].cleanup :
+	struct channel **place = role == R_FRONT ? &w->front : role == R_MAPS ? &w->maps : role == R_RESOLVER ? &w->resolver : role == R_CLEANUP ? &w->servers[server].cleanup :
 		role == R_QMGR ? &w->servers[server].qmgr : &w->servers[server].mover;
 	struct channel *old = *place;
 	if (old != NULL) /* its successor came before the word that it is gone */
 		peer_gone(old, 0);
 	channel_close(old);
 	*place = c;
+	if (role == R_FRONT)
+		w->fronts++;
+	if (role == R_RESOLVER)
+		client_ask_again(w);
 	if (role == R_CLEANUP)
 		submit_all_again(w, server);
 	if (role == R_MAPS)
@@ -110,24 +120,10 @@ static void stop(struct process *p, uint32_t grace_ms)
 	worker_end_sessions(w);
 }
 
-static int read_lists(struct worker *w)
-{
-	struct span bad;
-	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
-		client_list_free(&w->servers[i].relay_exceptions);
-		if (client_list_parse(span_of(w->proc.config.servers[i].p.relay_exceptions), &w->servers[i].relay_exceptions, &bad) != 0)
-			return ENOMEM;
-		client_list_free(&w->servers[i].etrn_clients);
-		if (client_list_parse(span_of(w->proc.config.servers[i].p.etrn_clients), &w->servers[i].etrn_clients, &bad) != 0)
-			return ENOMEM;
-	}
-	return 0;
-}
-
 static void reloaded(struct process *p, const struct config *old)
 {
 	(void)old;
-	(void)!read_lists(p->program);
+	(void)!client_read_lists(p->program);
 }
 
 static int read_pem(const struct process *p, const char *kind, size_t i, struct buffer *out)
@@ -179,7 +175,7 @@ int main(void)
 	w->servers = calloc(w->proc.config.servers_n, sizeof *w->servers);
 	w->sweep = event_new(w->proc.base, -1, EV_PERSIST, worker_sweep, w);
 	w->grace = event_new(w->proc.base, -1, 0, on_grace_over, w);
-	if (w->servers == NULL || w->sweep == NULL || w->grace == NULL || read_lists(w) != 0) {
+	if (w->servers == NULL || w->sweep == NULL || w->grace == NULL || client_read_lists(w) != 0) {
 		complain(&why, "smtpd", 0, "not enough memory");
 		return proc_fail(&w->proc, EX_OSERR, &why);
 	}

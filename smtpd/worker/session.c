@@ -36,8 +36,10 @@ void session_arm(struct session *s)
 void session_put(struct session *s, enum reply r, struct span detail)
 {
 	reply_put(&s->out, r, detail);
-	if (reply_row(r)->code >= 500)
-		s->errors++;
+	if (reply_row(r)->code < 500)
+		return;
+	s->errors++;
+	s->slow_down = s->slow_down || (!s->trusted && (int64_t)s->errors >= session_params(s)->error_soft_limit);
 }
 
 void session_reply(struct session *s, enum reply r, struct span detail)
@@ -103,7 +105,7 @@ void session_greet(struct session *s, bool refused, struct span why)
 	session_run(s);
 }
 
-static void welcome(struct session *s)
+void session_welcome(struct session *s)
 {
 	if (screen_is_needed(s, ASK_CLIENT))
 		screen_ask(s, ASK_CLIENT, span_of(s->address), true);
@@ -111,17 +113,18 @@ static void welcome(struct session *s)
 		session_greet(s, false, (struct span){"", 0});
 }
 
-void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, struct span client)
+void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 {
 	struct session *s = calloc(1, sizeof *s);
-	if (s == NULL || client.n > sizeof s->client || server >= w->proc.config.servers_n) {
+	if (s == NULL || open->client.n > sizeof s->client || open->server >= w->proc.config.servers_n) {
 		free(s);
 		(void)close(fd);
-		send_session_closed(w->front, (struct msg_session_closed){.session = number}, -1);
+		send_session_closed(w->front, (struct msg_session_closed){.session = open->session}, -1);
 		return;
 	}
-	*s = (struct session){.fd = fd, .number = number, .server = server, .worker = w, .state = ST_COMMAND, .phase = PHASE_START};
-	memcpy(&s->client, client.at, client.n);
+	*s = (struct session){.fd = fd, .number = open->session, .server = open->server, .worker = w, .state = ST_COMMAND, .phase = PHASE_START,
+		.trusted = (open->flags & SESSION_TRUSTED) != 0, .fronts = w->fronts};
+	memcpy(&s->client, open->client.at, open->client.n);
 	buffer_init(&s->in, INPUT_LIMIT);
 	buffer_init(&s->out, OUTPUT_LIMIT);
 	format_client(s);
@@ -133,8 +136,10 @@ void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, st
 	}
 	if (make_events(s) != 0)
 		session_free(s);
+	else if ((open->flags & SESSION_NAME_DECIDES) != 0)
+		client_check_access(s);
 	else
-		welcome(s);
+		session_welcome(s);
 }
 
 /* A socket closed with unread input resets the connection, and the peer may never see our last words. */
@@ -151,12 +156,15 @@ void session_free(struct session *s)
 {
 	struct worker *w = s->worker;
 	screen_forget(s);
+	client_forget(s);
 	session_reset(s);
 	list_remove(s);
 	if (s->readable != NULL)
 		event_free(s->readable);
 	if (s->writable != NULL)
 		event_free(s->writable);
+	if (s->tarpit != NULL)
+		event_free(s->tarpit);
 	tls_free(s->ssl);
 	if (s->quit)
 		drop_input(s);
@@ -164,7 +172,7 @@ void session_free(struct session *s)
 	buffer_free(&s->in);
 	buffer_free(&s->out);
 	free(s->helo);
-	if (w->front != NULL)
+	if (w->front != NULL && s->fronts == w->fronts) /* another front has given its number to another */
 		send_session_closed(w->front, (struct msg_session_closed){.session = s->number}, -1);
 	free(s);
 	if (--w->sessions_n == 0) {
@@ -222,7 +230,7 @@ static size_t take_line(struct session *s, struct span in)
 static size_t use_input(struct session *s, struct span in)
 {
 	size_t used = 0;
-	while (used < in.n && !s->quit && !s->dead && s->out.n < OUTPUT_LIMIT / 2) {
+	while (used < in.n && !s->quit && !s->dead && !s->slow_down && s->out.n < OUTPUT_LIMIT / 2) {
 		struct span rest = {in.at + used, in.n - used};
 		size_t n = 0;
 		switch (s->state) {
@@ -247,9 +255,9 @@ static size_t use_input(struct session *s, struct span in)
 			return used;
 		used += n;
 		const struct server_params *p = session_params(s);
-		if ((int64_t)s->errors >= p->error_limit)
+		if (!s->trusted && (int64_t)s->errors >= p->error_limit)
 			session_end(s, REPLY_ERRORS);
-		else if ((int64_t)s->junk >= p->junk_command_limit)
+		else if (!s->trusted && (int64_t)s->junk >= p->junk_command_limit)
 			session_end(s, REPLY_JUNK);
 		else if (s->stopping && s->state == ST_COMMAND)
 			session_end(s, REPLY_SHUTDOWN);
@@ -257,14 +265,42 @@ static size_t use_input(struct session *s, struct span in)
 	return used;
 }
 
+static void on_waited(int fd, short what, void *context)
+{
+	struct session *s = context;
+	(void)fd;
+	(void)what;
+	event_free(s->tarpit);
+	s->tarpit = NULL;
+	s->slow_down = false;
+	session_arm(s);
+	session_run(s);
+}
+
+/* MISSION B6: a refusal is told late.  The session alone waits, nothing is read from it; false: no memory for that. */
+static bool wait_in_tarpit(struct session *s)
+{
+	struct timeval tv = {.tv_sec = (time_t)session_params(s)->tarpit_delay};
+	s->tarpit = event_new(s->worker->proc.base, -1, 0, on_waited, s);
+	if (s->tarpit == NULL || event_add(s->tarpit, &tv) != 0)
+		return false;
+	s->paused = true;
+	(void)event_del(s->readable);
+	return true;
+}
+
 void session_run(struct session *s)
 {
+	if (s->tarpit != NULL)
+		return;
 	if (s->in.n > 0) {
 		size_t used = use_input(s, buffer_span(&s->in));
 		buffer_drop(&s->in, used);
 		if (s->in.n == 0)
 			buffer_free(&s->in); /* an idle session holds no buffer */
 	}
+	if (s->slow_down && !s->quit && !s->dead && wait_in_tarpit(s))
+		return;
 	if (!session_write(s) || s->dead || (s->quit && s->out.n == 0)) {
 		session_free(s);
 		return;
@@ -285,7 +321,7 @@ void session_run(struct session *s)
 
 static void expire(struct session *s)
 {
-	if (s->state == ST_COMMITTING || s->state == ST_ASKING) { /* our own delay is not the client's */
+	if (s->state == ST_COMMITTING || s->state == ST_ASKING || s->tarpit != NULL) { /* our own delay is not the client's */
 		session_arm(s);
 		return;
 	}
@@ -301,6 +337,7 @@ void worker_sweep(int fd, short what, void *context)
 	(void)fd;
 	(void)what;
 	screen_late(w, now);
+	client_late(w, now);
 	for (size_t i = 0; i < w->proc.config.servers_n; i++)
 		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left the list */
 		while (w->servers[i].oldest != NULL && w->servers[i].oldest->deadline_ms <= now)

@@ -3,6 +3,7 @@
 #define SMTPD_WORKER_H
 
 #include "ipc/ipc.h"
+#include "lookup/lookup.h"
 #include "log/log.h"
 #include "message/message.h"
 #include "proc/proc.h"
@@ -19,7 +20,7 @@ enum {
 	INPUT_LIMIT = 256 * 1024,
 	OUTPUT_LIMIT = 256 * 1024,    /* replies that a client does not read */
 	MEMORY_CONTENT = 128 * 1024,  /* larger contents are streamed to a file */
-	ASK_MS = 30000,               /* for maps to say whether a recipient exists */
+	ASK_MS = 30000,               /* for maps to say whether a recipient exists, for the DNS to name a client */
 	BODY_CREDIT = 8,              /* body_data messages under way */
 	ENVELOPE_LIMIT = 128 * 1024,  /* bytes of a transaction's recipients, whatever recipient_limit says: it travels in one packet */
 };
@@ -59,6 +60,17 @@ struct transaction {
 	uint64_t chunk_left;
 };
 
+/* A client's names, once something has asked for them. */
+struct client_names {
+	struct session *session;
+	struct reverse reverse;
+	uint64_t serial;           /* of the question that is open */
+	int64_t asked_ms;
+	struct client_names *next; /* of those that are open */
+};
+/* What goes on when they are known. */
+enum names_for { NAMES_FOR_NOTHING, NAMES_FOR_ACCESS, NAMES_FOR_RELAY, NAMES_FOR_DATA, NAMES_FOR_CHUNK };
+
 struct session {
 	int fd;
 	uint32_t number, server;
@@ -71,6 +83,15 @@ struct session {
 	char address[48];
 	char *helo;
 	bool esmtp, skipping_line, dead, want_write, quit, tls_wants_write, stopping, paused;
+	bool trusted;            /* limits for each client do not concern it */
+	bool slow_down;          /* what out holds is told after a while only */
+	bool is_rated;           /* front has been asked; in ST_ASKING */
+	unsigned fronts;         /* which front it came from */
+	struct event *tarpit;    /* the while */
+	struct client_names *names; /* NULL: nobody has asked */
+	enum names_for names_for;
+	enum rate_kind rated;
+	struct session *next_rated;
 	struct buffer in, out;
 	struct transaction *t;
 	uint64_t session_bytes;
@@ -89,7 +110,8 @@ struct session {
 
 struct worker_server {
 	struct channel *cleanup, *mover, *qmgr;
-	struct client_list relay_exceptions, etrn_clients;
+	struct client_list access, relay_exceptions, etrn_clients;
+	struct rate rates[RATE_KINDS];
 	SSL_CTX *tls;
 	struct session *oldest, *newest;
 	char *size_line;
@@ -98,7 +120,10 @@ struct worker_server {
 enum { WAIT_BUCKETS = 1024 };
 struct worker {
 	struct process proc;
-	struct channel *front, *maps;
+	struct channel *front, *maps, *resolver;
+	unsigned fronts;               /* how many there have been */
+	struct session *rated;         /* for an answer of front */
+	struct client_names *naming;   /* for an answer of resolver */
 	struct session *asking;        /* for an answer of maps */
 	uint64_t questions;
 	struct worker_server *servers;
@@ -119,7 +144,8 @@ static inline const struct server_params *session_params(const struct session *s
 
 /* session.c */
 void session_greet(struct session *s, bool refused, struct span why);
-void session_open(struct worker *w, uint32_t number, uint32_t server, int fd, struct span client);
+void session_open(struct worker *w, const struct msg_session_open *open, int fd);
+void session_welcome(struct session *s);   /* it may connect */
 void session_run(struct session *s);       /* goes on with what is in the input, writes, may free s */
 void session_free(struct session *s);
 void session_arm(struct session *s);
@@ -137,9 +163,25 @@ void session_start_tls(struct session *s);
 void command_run(struct session *s, struct span line);
 /* mail.c */
 enum reply mail_begin(struct session *s, struct span args);
+struct transaction *mail_make_transaction(struct session *s); /* NULL: no memory */
 enum reply mail_recipient(struct session *s, struct span args); /* REPLY_COUNT: said when maps has answered */
 enum reply mail_take_recipient(struct session *s);              /* the one that was parsed last */
 enum reply mail_route_recipient(struct session *s);             /* the same, before it: its route, may it be relayed, does it exist? */
+enum reply mail_screen_sender(struct session *s);    /* what follows when front has counted */
+enum reply mail_screen_recipient(struct session *s);
+/* client.c: what is known of a client beside its address */
+bool client_names_wait(struct session *s, enum names_for why); /* true: they are being looked up, ST_ASKING */
+void client_names_early(struct session *s); /* looks them up, waits for nothing */
+void client_check_access(struct session *s);
+const char *client_remark(const struct session *s); /* MISSION C10, for Received; "" */
+bool client_rate(struct session *s, enum rate_kind kind); /* counts; true: front is being asked, ST_ASKING */
+void client_forget(struct session *s);
+void client_ask_again(struct worker *w);    /* resolver is there again */
+void client_front_gone(struct worker *w);
+void client_late(struct worker *w, int64_t now_ms);
+int client_on_answer(struct channel *c, struct message *m);
+int client_on_rate(struct channel *c, struct message *m);
+int client_read_lists(struct worker *w);    /* of the configuration: 0 or ENOMEM */
 /* screen.c: the one place where others have a say: at connect, MAIL, RCPT and the end of the header.  What they are asked
  * goes to maps today; milters and policy services will be asked here as well. */
 bool screen_is_needed(const struct session *s, enum map_question q);
@@ -154,6 +196,7 @@ bool screen_recipient_exists(struct session *s, const struct route *r); /* false
 size_t body_take(struct session *s, struct span in);  /* ST_BODY */
 size_t chunk_take(struct session *s, struct span in); /* ST_CHUNK */
 void chunk_begin(struct session *s, struct span args, bool in_place);
+void chunk_go_on(struct session *s);                   /* the client's names are known */
 void data_begin(struct session *s);
 void body_go_on(struct session *s);                    /* the header's answer has come */
 /* hop.c: what the first server of a message does to it */

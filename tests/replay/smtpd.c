@@ -17,7 +17,11 @@ enum cleanup_mood { CLEANUP_ANSWERS, CLEANUP_HOLDS };
 
 static struct side {
 	struct worker worker;
-	struct channel *cleanup, *mover, *front, *maps, *qmgr;  /* the far ends */
+	struct channel *cleanup, *mover, *front, *maps, *qmgr, *resolver;  /* the far ends */
+	uint64_t dns;                    /* the last question that resolver was asked */
+	uint32_t dns_kind;
+	char dns_about[300], rate_about[40];
+	uint32_t rated;                  /* the session that front was asked about */
 	char etrn[300];                  /* the last that qmgr was asked for */
 	uint64_t question;               /* the last that maps was asked */
 	unsigned asked, answered, discards;
@@ -163,9 +167,27 @@ static int on_map_query(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_dns_query(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, dns_query, query);
+	const char *kind = query.kind == DNS_PTR ? "PTR" : query.kind == DNS_A ? "A" : query.kind == DNS_AAAA ? "AAAA" : "?";
+	side.dns = query.serial;
+	side.dns_kind = query.kind;
+	(void)snprintf(side.dns_about, sizeof side.dns_about, "%s %.*s", kind, SPAN_ARG(query.name));
+	return 0;
+}
+
+static int on_rate_query(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, rate_query, query);
+	side.rated = query.session;
+	(void)snprintf(side.rate_about, sizeof side.rate_about, "%s", query.kind == RATE_MESSAGES ? "messages" : query.kind == RATE_RECIPIENTS ? "recipients" : "?");
+	return 0;
+}
+
 static void far_gone(struct channel *c, int reason)
 {
-	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps, &side.qmgr};
+	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps, &side.qmgr, &side.resolver};
 	(void)reason;
 	for (size_t i = 0; i < COUNT_OF(far); i++)
 		if (*far[i] == c)
@@ -175,7 +197,7 @@ static void far_gone(struct channel *c, int reason)
 static const struct channel_owner far_owner = {
 	.handlers = {[MSG_submit] = on_submit, [MSG_submit_part] = on_part, [MSG_body_begin] = on_body_begin, [MSG_body_data] = on_body_data,
 		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed,
-		[MSG_map_query] = on_map_query, [MSG_etrn] = on_etrn},
+		[MSG_map_query] = on_map_query, [MSG_etrn] = on_etrn, [MSG_dns_query] = on_dns_query, [MSG_rate_query] = on_rate_query},
 	.gone = far_gone,
 };
 
@@ -183,8 +205,12 @@ static void near_gone(struct channel *c, int reason)
 {
 	struct worker_server *s = &side.worker.servers[0];
 	(void)reason;
-	if (side.worker.front == c)
+	if (side.worker.front == c) {
 		side.worker.front = NULL;
+		client_front_gone(&side.worker);
+	}
+	if (side.worker.resolver == c)
+		side.worker.resolver = NULL;
 	if (side.worker.maps == c)
 		side.worker.maps = NULL;
 	if (s->cleanup == c)
@@ -199,7 +225,7 @@ static void near_gone(struct channel *c, int reason)
 
 static const struct channel_owner near_owner = {
 	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done,
-		[MSG_map_answer] = screen_on_answer},
+		[MSG_map_answer] = screen_on_answer, [MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer},
 	.gone = near_gone,
 };
 
@@ -216,7 +242,6 @@ static struct channel *link_to(struct replay *r, enum role role, struct channel 
 static void begin(struct replay *r)
 {
 	struct worker *w = &side.worker;
-	struct span bad;
 	struct buffer *buffers[] = {&side.parts, &side.content, &side.envelope, &side.body, &w->envelope};
 	for (size_t i = 0; i < COUNT_OF(buffers); i++)
 		buffer_init(buffers[i], 1 << 26);
@@ -225,15 +250,14 @@ static void begin(struct replay *r)
 	qid_suffix(1, 1, 1, w->ids.suffix);
 	w->servers = calloc(1, sizeof *w->servers);
 	w->sweep = event_new(r->base, -1, EV_PERSIST, worker_sweep, w);
-	if (w->servers == NULL || w->sweep == NULL || client_list_parse(span_of(r->config.servers[0].p.relay_exceptions), &w->servers[0].relay_exceptions, &bad) != 0)
+	if (w->servers == NULL || w->sweep == NULL || client_read_lists(w) != 0)
 		replay_fail(r, "no worker");
 	w->servers[0].cleanup = link_to(r, R_CLEANUP, &side.cleanup);
 	w->servers[0].mover = link_to(r, R_MOVER, &side.mover);
 	w->front = link_to(r, R_FRONT, &side.front);
 	w->maps = link_to(r, R_MAPS, &side.maps);
 	w->servers[0].qmgr = link_to(r, R_QMGR, &side.qmgr);
-	if (client_list_parse(span_of(r->config.servers[0].p.etrn_clients), &w->servers[0].etrn_clients, &bad) != 0)
-		replay_fail(r, "no list");
+	w->resolver = link_to(r, R_RESOLVER, &side.resolver);
 }
 
 static void after(struct replay *r)
@@ -246,6 +270,22 @@ static void run_client(struct replay *r, struct span args)
 {
 	(void)r;
 	(void)snprintf(side.client, sizeof side.client, "%.*s", SPAN_ARG(args));
+}
+
+/* As front says of a client. */
+static uint32_t flags_of(struct replay *r, const struct sockaddr *from)
+{
+	struct client_list trusted;
+	struct span bad;
+	uint32_t flags = 0;
+	if (client_list_parse(span_of(r->config.servers[0].p.trusted_networks), &trusted, &bad) != 0)
+		replay_fail(r, "no list");
+	if (client_list_has(&trusted, from))
+		flags |= SESSION_TRUSTED;
+	if (reverse_listed(&side.worker.servers[0].access, from, NULL) == LISTED_NEEDS_NAMES)
+		flags |= SESSION_NAME_DECIDES;
+	client_list_free(&trusted);
+	return flags;
 }
 
 static void open_session(struct replay *r, const char *early)
@@ -261,7 +301,9 @@ static void open_session(struct replay *r, const char *early)
 	int fd = replay_pair(r, &r->fd);
 	if (early[0] != '\0')
 		(void)!write(r->fd, early, strlen(early));
-	session_open(&side.worker, 7, 0, fd, v6 ? (struct span){(const char *)&sa6, sizeof sa6} : (struct span){(const char *)&sa, sizeof sa});
+	const struct sockaddr *from = v6 ? (struct sockaddr *)&sa6 : (struct sockaddr *)&sa;
+	struct msg_session_open open = {.session = 7, .flags = flags_of(r, from), .client = {(const char *)from, v6 ? sizeof sa6 : sizeof sa}};
+	session_open(&side.worker, &open, fd);
 	replay_settle(r);
 }
 
@@ -360,6 +402,76 @@ static void run_maps(struct replay *r, struct span args)
 		side.answered = side.asked;
 		if (side.maps != NULL)
 			send_map_answer(side.maps, (struct msg_map_answer){.serial = side.question, .status = status}, -1);
+	}
+	replay_settle(r);
+}
+
+static void put_records(struct replay *r, struct span args, struct buffer *records)
+{
+	for (;;) {
+		struct sockaddr_storage sa;
+		socklen_t n;
+		unsigned char v6[16];
+		struct span word = span_word(&args, " ");
+		if (word.n == 0)
+			return;
+		if (side.dns_kind == DNS_PTR) {
+			buffer_put_lspan(records, word);
+		} else if (literal_to_sockaddr(word, 0, &sa, &n) == 0 && sockaddr_to_v6((struct sockaddr *)&sa, v6) == 0) {
+			size_t size = sa.ss_family == AF_INET ? 4 : 16;
+			buffer_put_lspan(records, (struct span){(const char *)v6 + 16 - size, size});
+		} else {
+			replay_fail(r, "no address");
+		}
+	}
+}
+
+/* dns asked KIND NAME | answers NAME-OR-ADDRESS ... | none | fails | bogus | dies | is back */
+static void run_dns(struct replay *r, struct span args)
+{
+	static const struct { const char *word; enum dns_status status; } words[] = {{"answers", DNS_OK}, {"none", DNS_NXDOMAIN}, {"fails", DNS_TEMPFAIL}, {"bogus", DNS_BOGUS}};
+	struct span what = span_word(&args, " ");
+	struct buffer records;
+	replay_settle(r);
+	buffer_init(&records, 4096);
+	if (span_is(what, "asked")) {
+		if (!span_eq(span_trim(args), span_of(side.dns_about)))
+			replay_fail(r, "the last question: %s", side.dns_about);
+		side.dns_about[0] = '\0';
+	} else if (span_is(what, "dies")) {
+		channel_close(side.resolver);
+		side.resolver = NULL;
+	} else if (span_is(what, "is")) {
+		side.worker.resolver = link_to(r, R_RESOLVER, &side.resolver);
+		client_ask_again(&side.worker);
+	} else {
+		size_t i = 0;
+		while (i < COUNT_OF(words) && !span_is(what, words[i].word))
+			i++;
+		if (i == COUNT_OF(words))
+			replay_fail(r, "what does the DNS say?");
+		put_records(r, args, &records);
+		if (side.resolver != NULL)
+			send_dns_answer(side.resolver, (struct msg_dns_answer){.serial = side.dns, .status = (uint32_t)words[i].status, .records = buffer_span(&records)}, -1);
+	}
+	buffer_free(&records);
+	replay_settle(r);
+}
+
+/* front is asked about messages|recipients | says fine|over | dies */
+static void run_front(struct replay *r, struct span args)
+{
+	struct span what = span_word(&args, " ");
+	replay_settle(r);
+	if (span_is(what, "asked")) {
+		if (!span_eq(span_trim(args), span_of(side.rate_about)))
+			replay_fail(r, "the last question: %s", side.rate_about);
+		side.rate_about[0] = '\0';
+	} else if (span_is(what, "dies")) {
+		channel_close(side.front);
+		side.front = NULL;
+	} else if (side.front != NULL) {
+		send_rate_answer(side.front, (struct msg_rate_answer){.session = side.rated, .over = span_is(span_trim(args), "over")}, -1);
 	}
 	replay_settle(r);
 }
@@ -484,11 +596,12 @@ static void run_sessions(struct replay *r, struct span args)
 
 static const struct replay_verb verbs[] = {
 	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
+	{"dns", run_dns}, {"front", run_front},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
 	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
 };
 
-/* Every row of the reply table is said by a script; front's two are its own program's (tests/system). */
+/* Every row of the reply table is said by a script; front's three are its own program's (tests/system). */
 void __real_reply_put(struct buffer *out, enum reply r, struct span detail);
 void __wrap_reply_put(struct buffer *out, enum reply r, struct span detail);
 
@@ -506,7 +619,7 @@ static bool honest(void)
 
 static const char *reply_name(size_t i)
 {
-	return i == REPLY_COUNT ? NULL : i == REPLY_SERVICE_DOWN || i == REPLY_TOO_MANY ? "" : reply_row((enum reply)i)->name;
+	return i == REPLY_COUNT ? NULL : i == REPLY_SERVICE_DOWN || i == REPLY_TOO_MANY || i == REPLY_RATE_CONNECTIONS ? "" : reply_row((enum reply)i)->name;
 }
 
 int main(int argc, char **argv)

@@ -207,7 +207,7 @@ class Limits(unittest.TestCase):
             self.assertLess(time.monotonic() - start, 6)
 
     def test_errors_and_junk_end_a_session(self):
-        with Horn(server=["error_limit=5", "junk_command_limit=7"]) as h:
+        with Horn(server=["error_limit=5", "junk_command_limit=7", "trusted_networks="]) as h:
             with h.client() as c:
                 self.assertEqual([c.ask("WRONG")[:3] for _ in range(4)], ["500"] * 4)
                 c.say("WRONG")

@@ -39,12 +39,31 @@ START_TEST(a_cut_or_looping_answer_is_refused)
 }
 END_TEST
 
+/* The same with a PTR record, as the name servers of an address give it. */
+START_TEST(a_ptr_answer_is_a_name)
+{
+	struct buffer b;
+	struct span name;
+	size_t n;
+	unsigned rcode;
+	static const char ptr[] =
+		"\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00" "\x01" "a" "\x01" "b" "\x00" "\x00\x0c\x00\x01"
+		"\xc0\x0c" "\x00\x0c\x00\x01" "\x00\x00\x00\x3c" "\x00\x04" "\x01" "m" "\xc0\x0e";
+	buffer_init(&b, 1000);
+	ck_assert_int_eq(dns_parse_answer((struct span){ptr, sizeof ptr - 1}, DNS_PTR, &b, &n, &rcode), 0);
+	struct span rest = buffer_span(&b);
+	ck_assert(take_lspan(&rest, &name) && span_is(name, "m.b") && rest.n == 0);
+	buffer_free(&b);
+}
+END_TEST
+
 Suite *suite_dns(void)
 {
 	Suite *s = suite_create("dns");
 	TCase *t = tcase_create("dns");
 	tcase_add_test(t, an_mx_answer_is_read_through_its_pointers);
 	tcase_add_test(t, a_cut_or_looping_answer_is_refused);
+	tcase_add_test(t, a_ptr_answer_is_a_name);
 	suite_add_tcase(s, t);
 	return s;
 }

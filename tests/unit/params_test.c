@@ -200,6 +200,36 @@ START_TEST(client_lists_take_masks_of_each_kind)
 }
 END_TEST
 
+/* MISSION B5: a name in a list is a client's name or what is below it. */
+static const struct { const char *text, *name; bool has; } client_names[] = {
+	{"example.org", "example.org", true}, {"example.org", "MX.Example.ORG", true}, {"192.0.2.1 example.org", "a.b.example.org", true},
+	{"example.org", "notexample.org", false}, {"mx.example.org", "example.org", false}, {"example.org", "example.org.evil.test", false},
+	{"192.0.2.1", "192.0.2.1", false}};
+
+START_TEST(client_lists_hold_names)
+{
+	struct client_list l;
+	struct span bad_word;
+	ck_assert_int_eq(client_list_parse(span_of(client_names[_i].text), &l, &bad_word), 0);
+	ck_assert_msg(client_list_has_name(&l, span_of(client_names[_i].name)) == client_names[_i].has, "%s in %s", client_names[_i].name, client_names[_i].text);
+	client_list_free(&l);
+}
+END_TEST
+
+static const struct { const char *text; int result; int64_t n, seconds; } rates[] = {
+	{"100/1h", 0, 100, 3600}, {"5/m", 0, 5, 60}, {"1/1h30m", 0, 1, 5400}, {"unlimited", 0, PARAM_UNLIMITED, 1},
+	{"100", EINVAL, 0, 0}, {"100/", EINVAL, 0, 0}, {"/1h", EINVAL, 0, 0}, {"0/1h", EINVAL, 0, 0}, {"5/60", EINVAL, 0, 0}, {"5/0s", EINVAL, 0, 0},
+	{"-1/1h", EINVAL, 0, 0}, {"unlimited/1h", EINVAL, 0, 0}, {"5/2w", EINVAL, 0, 0}, {"", EINVAL, 0, 0}};
+
+START_TEST(rates_are_a_number_in_a_time)
+{
+	struct rate r = {0};
+	ck_assert_int_eq(rate_parse(span_of(rates[_i].text), &r), rates[_i].result);
+	ck_assert_int_eq(r.n, rates[_i].n);
+	ck_assert_int_eq(r.seconds, rates[_i].seconds);
+}
+END_TEST
+
 static const struct { const char *text; int result; enum nexthop_kind kind; uint16_t port; } hops[] = {
 	{"[192.0.2.1]", 0, NEXTHOP_ADDRESS, 0}, {"[192.0.2.1]:25", 0, NEXTHOP_ADDRESS, 25}, {"[2001:db8::1]:26", 0, NEXTHOP_ADDRESS, 26},
 	{"[mx.example]", 0, NEXTHOP_HOST, 0}, {"example", 0, NEXTHOP_MX, 0}, {"example:27", 0, NEXTHOP_MX, 27},
@@ -265,6 +295,8 @@ Suite *suite_params(void)
 	tcase_add_test(t, a_snapshot_says_the_same_as_the_files);
 	tcase_add_loop_test(t, edits_keep_comments_and_order, 0, (int)COUNT_OF(edits));
 	tcase_add_test(t, client_lists_take_masks_of_each_kind);
+	tcase_add_loop_test(t, client_lists_hold_names, 0, (int)COUNT_OF(client_names));
+	tcase_add_loop_test(t, rates_are_a_number_in_a_time, 0, (int)COUNT_OF(rates));
 	tcase_add_loop_test(t, next_hops_have_three_forms, 0, (int)COUNT_OF(hops));
 	suite_add_tcase(s, t);
 	return s;

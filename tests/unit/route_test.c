@@ -118,9 +118,10 @@ START_TEST(each_rule_of_relaying)
 	ck_assert_int_eq(client_list_parse(span_of(c.servers[0].p.relay_exceptions), &l, &bad), 0);
 	ck_assert_int_eq(address_parse(span_of(relays[_i].address), ADDRESS_NO_DOMAIN, &a), 0);
 	route_find(&c.servers[0], &a, &r);
-	ck_assert_msg(relay_allows(&c.servers[0], &l, (struct sockaddr *)&in, &r, &why) == relays[_i].in, "%s: in", rule);
-	ck_assert_msg(relay_allows(&c.servers[0], &l, NULL, &r, &why) == relays[_i].local, "%s: local", rule);
-	ck_assert_msg(relay_allows(&c.servers[0], &l, (struct sockaddr *)&out, &r, &why) == relays[_i].out, "%s: out", rule);
+	const struct relay_client from_in = {.address = (struct sockaddr *)&in}, local = {.address = NULL}, from_out = {.address = (struct sockaddr *)&out};
+	ck_assert_msg(relay_decide(&c.servers[0], &l, &from_in, &r, &why) == (relays[_i].in ? RELAY_TAKEN : RELAY_REFUSED), "%s: in", rule);
+	ck_assert_msg(relay_decide(&c.servers[0], &l, &local, &r, &why) == (relays[_i].local ? RELAY_TAKEN : RELAY_REFUSED), "%s: local", rule);
+	ck_assert_msg(relay_decide(&c.servers[0], &l, &from_out, &r, &why) == (relays[_i].out ? RELAY_TAKEN : RELAY_REFUSED), "%s: out", rule);
 	ck_assert_msg(why == relays[_i].why_out, "%s: %s", rule, relay_reason_text(why));
 	client_list_free(&l);
 	config_free(&c);
