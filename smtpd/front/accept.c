@@ -38,9 +38,14 @@ static void refuse(struct front *f, int fd, enum reply why, const struct sockadd
 static struct channel *pick_worker(struct front *f)
 {
 	struct channel *best = NULL;
-	for (struct channel *w = f->workers; w != NULL; w = w->next)
-		if (best == NULL || (uintptr_t)w->peer_state < (uintptr_t)best->peer_state)
-			best = w; /* peer_state counts its sessions */
+	uint32_t fewest = UINT32_MAX;
+	for (struct channel *w = f->workers; w != NULL; w = w->next) {
+		const struct front_worker *state = w->peer_state;
+		if (state->reported && state->sessions + state->held_all < fewest) {
+			fewest = state->sessions + state->held_all;
+			best = w;
+		}
+	}
 	return best;
 }
 
@@ -123,7 +128,7 @@ static void admit(struct front *f, int fd, uint32_t server, const struct sockadd
 	}
 	f->sessions[number] = (struct front_session){.server = server, .used = true, .worker = worker, .client = client};
 	fs->sessions++;
-	worker->peer_state = (void *)((uintptr_t)worker->peer_state + 1);
+	((struct front_worker *)worker->peer_state)->sessions++;
 	report_soon(f);
 	send_session_open(worker, (struct msg_session_open){.session = number, .server = server, .flags = flags, .client = {(const char *)sa, n}}, fd);
 }
@@ -151,7 +156,7 @@ void front_end_session(struct front *f, uint32_t number)
 	f->servers[s->server].sessions--;
 	client_leave(f, s->client);
 	if (s->worker != NULL)
-		s->worker->peer_state = (void *)((uintptr_t)s->worker->peer_state - 1);
+		((struct front_worker *)s->worker->peer_state)->sessions--;
 	*s = (struct front_session){.used = false};
 	f->free_hint = number;
 	report_soon(f);
@@ -163,8 +168,20 @@ bool front_rate_is_over(struct front *f, uint32_t number, enum rate_kind kind)
 	return c != NULL && client_is_over(f, c, kind);
 }
 
+void front_take_held(struct front *f, const struct channel *worker, uint32_t server, uint32_t n)
+{
+	struct front_worker *state = worker->peer_state;
+	f->servers[server].sessions += n;
+	f->servers[server].sessions -= state->held[server];
+	state->held_all += n - state->held[server];
+	state->held[server] = n;
+	report_soon(f);
+}
+
 void front_end_worker(struct front *f, const struct channel *worker)
 {
+	for (uint32_t i = 0; i < f->proc.config.servers_n; i++)
+		front_take_held(f, worker, i, 0);
 	for (uint32_t i = 0; i < f->sessions_n; i++) {
 		if (f->sessions[i].used && f->sessions[i].worker == worker) {
 			f->sessions[i].worker = NULL;

@@ -30,6 +30,13 @@ struct front_server {
 	uint64_t sessions;
 };
 
+/* A worker's peer_state. */
+struct front_worker {
+	bool reported; /* all of held */
+	uint32_t sessions, held_all;
+	uint32_t held[]; /* by server: what it has of earlier fronts */
+};
+
 struct front_session {
 	uint32_t server;
 	bool used;
@@ -54,12 +61,13 @@ struct front {
 	struct client_count *clients[CLIENT_BUCKETS], *oldest, *newest;
 	size_t idle_n;
 	int64_t forgot_ms;              /* when it was last said that clients are forgotten too early */
-	struct event *report;
+	struct event *report, *open;
 	bool report_due, stopping;
 };
 
 void front_accept(struct front *f, int listen_fd, uint32_t server);
 void front_end_session(struct front *f, uint32_t number);
+void front_take_held(struct front *f, const struct channel *worker, uint32_t server, uint32_t n);
 void front_end_worker(struct front *f, const struct channel *worker);
 bool front_rate_is_over(struct front *f, uint32_t number, enum rate_kind kind); /* counts the session's client */
 /* clients.c: one more session of a client.  NULL: it gets none, *why says it; *limit is the parameter's name. */

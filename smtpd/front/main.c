@@ -25,6 +25,46 @@ static int on_session_closed(struct channel *c, struct message *m)
 	return 0;
 }
 
+/* Nobody is let in before all workers have said how many are in already; one that says nothing holds up no other for long. */
+static void open_in(struct front *f, time_t seconds, suseconds_t us)
+{
+	struct timeval tv = {.tv_sec = seconds, .tv_usec = us};
+	(void)event_add(f->open, &tv);
+}
+
+static void open_when_counted(struct front *f)
+{
+	for (const struct channel *w = f->workers; w != NULL; w = w->next)
+		if (!((const struct front_worker *)w->peer_state)->reported)
+			return;
+	open_in(f, 0, 20000); /* another worker's link may be on its way */
+}
+
+static void on_open(int fd, short what, void *context)
+{
+	struct front *f = context;
+	bool any = false;
+	(void)fd;
+	(void)what;
+	for (const struct channel *w = f->workers; w != NULL; w = w->next)
+		any = any || ((const struct front_worker *)w->peer_state)->reported;
+	for (size_t i = 0; any && i < f->listeners_n; i++)
+		(void)event_add(f->listeners[i].event, NULL); /* what waits in the backlog is served now */
+}
+
+static int on_sessions_held(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, sessions_held, held);
+	struct front *f = c->program;
+	if (held.server >= f->proc.config.servers_n)
+		return EBADMSG;
+	front_take_held(f, c, held.server, held.n);
+	if (held.server + 1 == f->proc.config.servers_n)
+		((struct front_worker *)c->peer_state)->reported = true;
+	open_when_counted(f);
+	return 0;
+}
+
 static int on_rate_query(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, rate_query, query);
@@ -32,8 +72,8 @@ static int on_rate_query(struct channel *c, struct message *m)
 	if (query.kind >= RATE_KINDS)
 		return EBADMSG;
 	bool known = query.session < f->sessions_n && f->sessions[query.session].used && f->sessions[query.session].worker == c;
-	if (known)
-		send_rate_answer(c, (struct msg_rate_answer){.session = query.session, .over = front_rate_is_over(f, query.session, (enum rate_kind)query.kind)}, -1);
+	bool over = known && front_rate_is_over(f, query.session, (enum rate_kind)query.kind);
+	send_rate_answer(c, (struct msg_rate_answer){.session = query.session, .over = over}, -1);
 	return 0;
 }
 
@@ -47,9 +87,12 @@ static void worker_gone(struct channel *c, int reason)
 	if (*p != NULL)
 		*p = c->next;
 	front_end_worker(f, c);
+	free(c->peer_state);
+	c->peer_state = NULL;
 }
 
-static const struct channel_owner owner = {.handlers = {[MSG_session_closed] = on_session_closed, [MSG_rate_query] = on_rate_query}, .gone = worker_gone};
+static const struct channel_owner owner = {.handlers = {[MSG_session_closed] = on_session_closed, [MSG_rate_query] = on_rate_query,
+		[MSG_sessions_held] = on_sessions_held}, .gone = worker_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
@@ -57,13 +100,17 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	struct channel *c = channel_make(p->base, fd, R_FRONT, role, &owner, f);
 	if (c == NULL)
 		return;
+	c->peer_state = calloc(1, sizeof(struct front_worker) + p->config.servers_n * sizeof(uint32_t));
+	if (c->peer_state == NULL) {
+		channel_close(c);
+		return;
+	}
 	c->instance = instance;
 	c->server = server;
 	c->pid = pid;
 	c->next = f->workers;
 	f->workers = c;
-	for (size_t i = 0; i < f->listeners_n; i++)
-		(void)event_add(f->listeners[i].event, NULL); /* what waits in the backlog is served now */
+	open_in(f, 1, 0);
 }
 
 static void on_connection(int fd, short what, void *context)
@@ -143,7 +190,8 @@ int main(void)
 	f->proc.reloaded = reloaded;
 	f->servers = calloc(f->proc.config.servers_n, sizeof *f->servers);
 	f->report = event_new(f->proc.base, -1, 0, on_report, f);
-	if (f->servers == NULL || f->report == NULL || read_lists(f) != 0 || take_listeners(f) != 0) {
+	f->open = event_new(f->proc.base, -1, 0, on_open, f);
+	if (f->servers == NULL || f->report == NULL || f->open == NULL || read_lists(f) != 0 || take_listeners(f) != 0) {
 		complain(&why, "front", 0, "cannot set up the listeners");
 		return proc_fail(&f->proc, EX_OSERR, &why);
 	}

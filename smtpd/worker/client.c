@@ -251,6 +251,17 @@ void client_front_gone(struct worker *w)
 		take_count(w->rated, false);
 }
 
+void client_front_new(struct worker *w)
+{
+	w->fronts++;
+	for (uint32_t i = 0; i < w->proc.config.servers_n; i++) {
+		w->servers[i].held = 0;
+		for (const struct session *s = w->servers[i].oldest; s != NULL; s = s->newer)
+			w->servers[i].held++;
+		send_sessions_held(w->front, (struct msg_sessions_held){.server = i, .n = w->servers[i].held}, -1);
+	}
+}
+
 void client_forget(struct session *s)
 {
 	leave_rated(s);

@@ -89,7 +89,7 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	channel_close(old);
 	*place = c;
 	if (role == R_FRONT)
-		w->fronts++;
+		client_front_new(w);
 	if (role == R_RESOLVER)
 		client_ask_again(w);
 	if (role == R_CLEANUP)

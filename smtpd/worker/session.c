@@ -152,6 +152,20 @@ static void drop_input(struct session *s)
 		most -= (size_t)n < most ? (size_t)n : most;
 }
 
+/* Another front than the one it came from has given its number to another. */
+static void tell_front(const struct session *s)
+{
+	struct worker *w = s->worker;
+	struct worker_server *ws = &w->servers[s->server];
+	bool old = s->fronts != w->fronts;
+	if (old)
+		ws->held--;
+	if (w->front != NULL && old)
+		send_sessions_held(w->front, (struct msg_sessions_held){.server = s->server, .n = ws->held}, -1);
+	else if (w->front != NULL)
+		send_session_closed(w->front, (struct msg_session_closed){.session = s->number}, -1);
+}
+
 void session_free(struct session *s)
 {
 	struct worker *w = s->worker;
@@ -172,8 +186,7 @@ void session_free(struct session *s)
 	buffer_free(&s->in);
 	buffer_free(&s->out);
 	free(s->helo);
-	if (w->front != NULL && s->fronts == w->fronts) /* another front has given its number to another */
-		send_session_closed(w->front, (struct msg_session_closed){.session = s->number}, -1);
+	tell_front(s);
 	free(s);
 	if (--w->sessions_n == 0) {
 		(void)event_del(w->sweep);

@@ -112,6 +112,7 @@ struct worker_server {
 	struct channel *cleanup, *mover, *qmgr;
 	struct client_list access, relay_exceptions, etrn_clients;
 	struct rate rates[RATE_KINDS];
+	uint32_t held;                 /* sessions that came from earlier fronts */
 	SSL_CTX *tls;
 	struct session *oldest, *newest;
 	char *size_line;
@@ -178,6 +179,7 @@ bool client_rate(struct session *s, enum rate_kind kind); /* counts; true: front
 void client_forget(struct session *s);
 void client_ask_again(struct worker *w);    /* resolver is there again */
 void client_front_gone(struct worker *w);
+void client_front_new(struct worker *w);    /* it learns what it has to count */
 void client_late(struct worker *w, int64_t now_ms);
 int client_on_answer(struct channel *c, struct message *m);
 int client_on_rate(struct channel *c, struct message *m);

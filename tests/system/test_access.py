@@ -4,6 +4,7 @@ import pathlib
 import resource
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -50,6 +51,24 @@ class Limits(unittest.TestCase):
             wait_for("the place that became free is given away", lambda: greeting(h.port).startswith("220"))
             for s in burst:
                 s.close()
+
+    def test_another_front_counts_the_sessions_that_are_there(self):
+        with Horn(server=["connection_limit=5"]) as h:
+            held = [h.client() for _ in range(5)]
+            front = h.pids("front")[0]
+            os.kill(front, signal.SIGKILL)
+            wait_for("another front, which knows of them", lambda: h.pids("front") not in ([], [front]) and h.status()["servers"][0]["sessions"] == 5)
+            self.assertEqual(greeting(h.port), "421 4.7.0")
+            held.pop().s.close()
+            wait_for("a place is free", lambda: h.status()["servers"][0]["sessions"] == 4)
+            with h.client() as c: # with four old ones it is the fifth
+                self.assertTrue(c.greeting.startswith("220"))
+                self.assertEqual(greeting(h.port), "421 4.7.0")
+                for old in held:
+                    self.assertTrue(old.ask("NOOP").startswith("250"))
+                    old.s.close()
+                wait_for("their places are free", lambda: h.status()["servers"][0]["sessions"] == 1)
+                c.send("a@b.example", "x@local.example", TEXT)
 
     def test_each_client_has_its_share(self):
         with Horn(server=["client_connection_limit=3", "trusted_networks=127.0.0.9"]) as h:
