@@ -32,7 +32,7 @@ evidence: all $(B)/tests/unit
 # replay: scripts over a program's session code; its main.c stays out, its clock and timers are led to the script
 WRAP := event_add event_del event_free clock_mono_ms clock_wall_us malloc calloc realloc
 REPLAY_SRC := tests/replay/script.c tests/replay/clock.c
-$(B)/tests/replay-smtpd: $(call obj,$(REPLAY_SRC) tests/replay/smtpd.c $(filter-out %/main.c,$(SRC_smtpd))) $(B)/libcommon.a
+$(B)/tests/replay-smtpd: $(call obj,$(REPLAY_SRC) tests/replay/smtpd.c tests/replay/smtpd_near.c $(filter-out %/main.c,$(SRC_smtpd))) $(B)/libcommon.a
 	@mkdir -p $(@D)
 	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) $^ $(foreach w,$(WRAP) reply_put,-Wl$(comma)--wrap=$(w)) $(LIBS_smtpd) $(LIBS_base) -o $@
 $(call obj,$(wildcard tests/replay/*.c)): ALL_CFLAGS += -Wno-unused-parameter

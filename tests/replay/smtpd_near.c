@@ -1,0 +1,202 @@
+/* The neighbours of an smtpd worker that is played. */
+#include "smtpd.h"
+
+#include <string.h>
+
+struct side side = {.client = "127.0.0.1"};
+
+void answer_submission(void)
+{
+	send_submitted(side.cleanup, (struct msg_submitted){.id = qid_span(&side.id), .status = side.status}, -1);
+}
+
+static int on_part(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, submit_part, part);
+	buffer_put_span(&side.parts, part.content);
+	return 0;
+}
+
+static void put_rcpt(struct buffer *b, const struct envelope_rcpt *r)
+{
+	static const struct { unsigned bit; const char *word; } kinds[] = {
+		{NOTIFY_NEVER, "NEVER"}, {NOTIFY_SUCCESS, "SUCCESS"}, {NOTIFY_FAILURE, "FAILURE"}, {NOTIFY_DELAY, "DELAY"}};
+	buffer_printf(b, " to=<%.*s>", SPAN_ARG(r->address));
+	for (size_t i = 0; i < COUNT_OF(kinds); i++)
+		if ((r->notify & kinds[i].bit) != 0)
+			buffer_printf(b, ",%s", kinds[i].word);
+	if (r->orcpt.n > 0)
+		buffer_printf(b, ",ORCPT=%.*s", SPAN_ARG(r->orcpt));
+}
+
+static void describe(struct span text)
+{
+	struct arena arena = {0};
+	struct envelope e;
+	struct buffer *b = &side.envelope;
+	static const struct { uint32_t bit; const char *word; } flags[] = {
+		{ENV_8BIT, "8bit"}, {ENV_UTF8, "utf8"}, {ENV_BINARY, "binary"}, {ENV_BODY_FILE, "file"}, {ENV_LOCAL, "local"}};
+	buffer_clear(b);
+	if (envelope_parse(text, &arena, &e) != 0) {
+		buffer_puts(b, "an envelope that is not good");
+		return;
+	}
+	buffer_printf(b, "from=<%.*s>", SPAN_ARG(e.sender));
+	for (size_t i = 0; i < e.rcpts_n; i++)
+		put_rcpt(b, &e.rcpts[i]);
+	if (e.ret != RET_NONE)
+		buffer_printf(b, " ret=%s", e.ret == RET_FULL ? "FULL" : "HDRS");
+	if (e.envid.n > 0)
+		buffer_printf(b, " envid=%.*s", SPAN_ARG(e.envid));
+	for (size_t i = 0; i < COUNT_OF(flags); i++)
+		if ((e.flags & flags[i].bit) != 0)
+			buffer_printf(b, " %s", flags[i].word);
+	buffer_printf(b, " hops=%u size=%llu client=%.*s helo=%.*s protocol=%.*s", e.hops, (unsigned long long)e.size,
+		SPAN_ARG(e.client), SPAN_ARG(e.helo), SPAN_ARG(e.protocol));
+	arena_free(&arena);
+}
+
+static int on_submit(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, submit, s);
+	if (qid_parse(s.id, &side.id) != 0)
+		return EBADMSG;
+	buffer_clear(&side.content);
+	buffer_put_span(&side.content, buffer_span(&side.parts));
+	buffer_put_span(&side.content, s.content);
+	buffer_clear(&side.parts);
+	describe(s.envelope);
+	side.submissions++;
+	if (side.mood == CLEANUP_ANSWERS)
+		answer_submission();
+	return 0;
+}
+
+static int on_body_begin(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, body_begin, begin);
+	buffer_clear(&side.body);
+	return qid_parse(begin.id, &side.id);
+}
+
+static int on_body_data(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, body_data, data);
+	buffer_put_span(&side.body, data.content);
+	if (!side.mover_holds)
+		send_body_credit(c, (struct msg_body_credit){.id = data.id, .n = 1}, -1);
+	return 0;
+}
+
+static int on_body_end(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, body_end, end);
+	send_body_done(c, (struct msg_body_done){.id = end.id, .status = side.body_status, .bytes = side.body.n}, -1);
+	return 0;
+}
+
+static int on_body_drop(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, body_drop, drop);
+	(void)drop;
+	buffer_clear(&side.body);
+	return 0;
+}
+
+static int on_session_closed(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, session_closed, closed);
+	(void)closed;
+	side.sessions_closed++;
+	return 0;
+}
+
+static int on_etrn(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, etrn, asked);
+	(void)snprintf(side.etrn, sizeof side.etrn, "%.*s", SPAN_ARG(asked.node));
+	return 0;
+}
+
+static int on_map_query(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, map_query, query);
+	static const char *const names[ASK_COUNT] = {[ASK_RELAY] = "relay", [ASK_RECIPIENT] = "recipient", [ASK_CLIENT] = "client", [ASK_SENDER] = "sender",
+		[ASK_RECIPIENT_ACCESS] = "access", [ASK_HEADER] = "header", [ASK_EXPANSION] = "expansion", [ASK_SENDER_NAME] = "name", [ASK_RECIPIENT_NAME] = "name"};
+	side.question = query.serial;
+	side.asked++;
+	(void)snprintf(side.about, sizeof side.about, "%s %.*s", names[query.question], SPAN_ARG(query.address));
+	for (char *p = side.about; *p != '\0'; p++)
+		*p = *p == '\r' || *p == '\n' ? '/' : *p;
+	return 0;
+}
+
+static int on_dns_query(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, dns_query, query);
+	const char *kind = query.kind == DNS_PTR ? "PTR" : query.kind == DNS_A ? "A" : query.kind == DNS_AAAA ? "AAAA" : "?";
+	side.dns = query.serial;
+	side.dns_kind = query.kind;
+	(void)snprintf(side.dns_about, sizeof side.dns_about, "%s %.*s", kind, SPAN_ARG(query.name));
+	return 0;
+}
+
+static int on_rate_query(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, rate_query, query);
+	side.rated = query.session;
+	(void)snprintf(side.rate_about, sizeof side.rate_about, "%s", query.kind == RATE_MESSAGES ? "messages" : query.kind == RATE_RECIPIENTS ? "recipients" : "?");
+	return 0;
+}
+
+static void far_gone(struct channel *c, int reason)
+{
+	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps, &side.qmgr, &side.resolver};
+	(void)reason;
+	for (size_t i = 0; i < COUNT_OF(far); i++)
+		if (*far[i] == c)
+			*far[i] = NULL;
+}
+
+static const struct channel_owner far_owner = {
+	.handlers = {[MSG_submit] = on_submit, [MSG_submit_part] = on_part, [MSG_body_begin] = on_body_begin, [MSG_body_data] = on_body_data,
+		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed,
+		[MSG_map_query] = on_map_query, [MSG_etrn] = on_etrn, [MSG_dns_query] = on_dns_query, [MSG_rate_query] = on_rate_query},
+	.gone = far_gone,
+};
+
+static void near_gone(struct channel *c, int reason)
+{
+	struct worker_server *s = &side.worker.servers[0];
+	(void)reason;
+	if (side.worker.front == c) {
+		side.worker.front = NULL;
+		client_front_gone(&side.worker);
+	}
+	if (side.worker.resolver == c)
+		side.worker.resolver = NULL;
+	if (side.worker.maps == c)
+		side.worker.maps = NULL;
+	if (s->cleanup == c)
+		s->cleanup = NULL;
+	if (s->qmgr == c)
+		s->qmgr = NULL;
+	if (s->mover == c) {
+		submit_mover_gone(&side.worker, c);
+		s->mover = NULL;
+	}
+}
+
+static const struct channel_owner near_owner = {
+	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done,
+		[MSG_map_answer] = screen_on_answer, [MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer},
+	.gone = near_gone,
+};
+
+struct channel *link_to(struct replay *r, enum role role, struct channel **far)
+{
+	struct replay_link l = {.me = R_SMTPD, .peer = role, .near_owner = &near_owner, .far_owner = &far_owner, .near_program = &side.worker, .far_program = &side};
+	replay_link(r, &l);
+	*far = l.far;
+	return l.near;
+}
