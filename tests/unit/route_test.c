@@ -128,6 +128,55 @@ START_TEST(each_rule_of_relaying)
 }
 END_TEST
 
+/* MISSION B5, C5: a client in a list of names, as the DNS has named it. */
+static const struct {
+	const char *rule, *more, *name; /* name NULL: no names have been looked up; "": it has none */
+	enum reverse_state state;
+	bool uncertain;
+	enum relay_answer answer;
+} named_clients[] = {
+	{"names are asked for where they decide", "", NULL, REVERSE_NAMED, false, RELAY_NEEDS_NAMES},
+	{"while they are looked up they are still asked for", "", "", REVERSE_OPEN, false, RELAY_NEEDS_NAMES},
+	{"listed", "", "mx.partner.test", REVERSE_NAMED, false, RELAY_TAKEN},
+	{"named, not listed", "", "mx.other.test", REVERSE_NAMED, false, RELAY_REFUSED},
+	{"without a name", "", "", REVERSE_NONE, false, RELAY_REFUSED},
+	{"the DNS does not say", "", "", REVERSE_FAILED, false, RELAY_UNKNOWN},
+	{"nor of one of its names", "", "mx.other.test", REVERSE_NAMED, true, RELAY_UNKNOWN},
+	{"what is known suffices", "", "mx.partner.test", REVERSE_NAMED, true, RELAY_TAKEN},
+	{"allow but the list: listed", "relay=allow\n", "mx.partner.test", REVERSE_NAMED, false, RELAY_REFUSED},
+	{"allow but the list: not listed", "relay=allow\n", "", REVERSE_NONE, false, RELAY_TAKEN},
+	{"allow but the list: the DNS does not say", "relay=allow\n", "", REVERSE_FAILED, false, RELAY_UNKNOWN},
+};
+
+START_TEST(each_rule_of_relaying_by_name)
+{
+	struct config c;
+	struct address a;
+	struct route r;
+	struct client_list l;
+	struct span bad;
+	enum relay_reason why;
+	char name[64] = "";
+	const bool asked = named_clients[_i].name != NULL;
+	struct reverse names = {.state = named_clients[_i].state, .uncertain = named_clients[_i].uncertain, .names = {name}};
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr = {htonl(0xc0000201)}};
+	const struct relay_client client = {.address = (struct sockaddr *)&sa, .names = asked ? &names : NULL};
+	if (asked)
+		(void)snprintf(name, sizeof name, "%s", named_clients[_i].name);
+	names.names_n = name[0] != '\0';
+	parse_with(named_clients[_i].more, &c);
+	ck_assert_int_eq(client_list_parse(SPAN_LIT("198.51.100.1 partner.test"), &l, &bad), 0);
+	ck_assert_int_eq(address_parse(SPAN_LIT("a@else.example"), 0, &a), 0);
+	route_find(&c.servers[0], &a, &r);
+	ck_assert_msg(relay_decide(&c.servers[0], &l, &client, &r, &why) == named_clients[_i].answer, "%s", named_clients[_i].rule);
+	ck_assert_int_eq(address_parse(SPAN_LIT("a@own.example"), 0, &a), 0);
+	route_find(&c.servers[0], &a, &r);
+	ck_assert_msg(relay_decide(&c.servers[0], &l, &client, &r, &why) == RELAY_TAKEN, "%s: an own domain asks for no names", named_clients[_i].rule);
+	client_list_free(&l);
+	config_free(&c);
+}
+END_TEST
+
 /* Whose addresses are masked, and which canonical keys are without a domain (MISSION D5, E7). */
 static const struct {
 	const char *rule, *domain;
@@ -155,6 +204,7 @@ Suite *suite_route(void)
 	TCase *t = tcase_create("route");
 	tcase_add_loop_test(t, each_rule_of_routing, 0, (int)COUNT_OF(routes));
 	tcase_add_loop_test(t, each_rule_of_relaying, 0, (int)COUNT_OF(relays));
+	tcase_add_loop_test(t, each_rule_of_relaying_by_name, 0, (int)COUNT_OF(named_clients));
 	tcase_add_loop_test(t, each_own_domain, 0, (int)COUNT_OF(own_domains));
 	suite_add_tcase(s, t);
 	return s;

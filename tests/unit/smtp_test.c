@@ -197,6 +197,7 @@ static const struct { enum reply reply; int code; const char *enhanced; } replie
 	{REPLY_DATA_GO, 354, ""},
 	{REPLY_SERVICE_DOWN, 421, "4.3.2"},
 	{REPLY_TOO_MANY, 421, "4.7.0"},
+	{REPLY_RATE_CONNECTIONS, 421, "4.7.0"},
 	{REPLY_SHUTDOWN, 421, "4.3.2"},
 	{REPLY_TIMEOUT, 421, "4.4.2"},
 	{REPLY_SESSION_SIZE, 421, "4.7.0"},
