@@ -260,7 +260,8 @@ def inside_table():
             t.assertEqual(knock(n >> 16, n & 0xffff), b"220")
             if n == 66000:
                 half = memory()
-        t.assertLess(memory() - half, 1024) # KB: the last 14,000 took the places of others
+        if not os.environ.get("POSTHORN_SANITIZED"): # the sanitizers keep what was freed
+            t.assertLess(memory() - half, 1024) # KB: the last 14,000 took the places of others
         wait_for("said in the log", lambda: "clients_forgotten" in h.log() or "More clients" in h.log())
         t.assertEqual([knock(9, 9) for _ in range(6)], [b"220"] * 5 + [b"421"]) # and it still counts
 
