@@ -115,6 +115,13 @@ MUST_CHECK int sealed_file(const char *name, struct span bytes, int *fd);
 /* Writes aside, syncs, names, syncs the directory. */
 MUST_CHECK int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode);
 MUST_CHECK int mkdir_chain(const char *path, mode_t mode);
+/* A hash whose buckets nobody can choose who does not know the secret, which is filled by fill_random: multilinear, universal
+ * over up to HASH_WORDS words. */
+enum { HASH_WORDS = 8 };
+struct hash_secret {
+	uint64_t factors[HASH_WORDS + 1];
+};
+uint32_t keyed_hash(const struct hash_secret *secret, const uint32_t *words, size_t n); /* n at most HASH_WORDS */
 MUST_CHECK int fill_random(void *at, size_t n);
 
 /* Why text of an administrator was refused. */

@@ -80,10 +80,9 @@ static int take_record(struct span p, size_t at, size_t length, enum dns_kind ki
 		dns_put_mx(records, &(struct dns_mx){.preference = u16_at(p, at), .host = {name, n}});
 		return 0;
 	}
-	if (kind == DNS_PTR) {
-		if (read_name(p, at, name, &n) != 0)
-			return EBADMSG;
-		buffer_put_lspan(records, (struct span){name, n});
+	if (kind == DNS_PTR) { /* a name that is of no use is as none: whoever owns the address has written it */
+		if (read_name(p, at, name, &n) == 0)
+			buffer_put_lspan(records, (struct span){name, n});
 		return 0;
 	}
 	if (length != (kind == DNS_A ? 4u : 16u))

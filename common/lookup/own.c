@@ -66,7 +66,7 @@ static void warn_of(const struct gateway_search *g, const struct sockaddr *sa, c
 		char line[300];
 		if (s->p.relay == 1 || client_list_parse(span_of(s->p.relay_exceptions), &list, &bad) != 0)
 			continue;
-		(void)snprintf(line, sizeof line, "server %s: relay_exceptions let %s relay, the gateway of this machine: who comes through it, maybe the whole world, relays too",
+		(void)snprintf(line, sizeof line, "server %s: relay_exceptions let %s relay, the gateway of this machine: who comes through it, maybe the whole world, relays too; name the clients that are meant",
 			s->name, text);
 		if (client_list_has(&list, sa))
 			g->say(g->context, line);

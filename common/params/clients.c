@@ -128,6 +128,18 @@ void client_list_free(struct client_list *l)
 	*l = (struct client_list){0};
 }
 
+int client_list_replace(struct client_list *l, const char *text)
+{
+	struct client_list fresh;
+	struct span bad;
+	int error = client_list_parse(span_of(text), &fresh, &bad);
+	if (error != 0)
+		return error;
+	client_list_free(l);
+	*l = fresh;
+	return 0;
+}
+
 int rate_parse(struct span text, struct rate *out)
 {
 	struct span number = span_until(&text, '/');

@@ -175,6 +175,7 @@ MUST_CHECK int client_list_parse(struct span text, struct client_list *out, stru
 bool client_list_has(const struct client_list *l, const struct sockaddr *client); /* by its address */
 bool client_list_has_name(const struct client_list *l, struct span name);
 void client_list_free(struct client_list *l);
+MUST_CHECK int client_list_replace(struct client_list *l, const char *text); /* 0; ENOMEM: it stays as it was */
 /* "N/TIME", such as 100/1h or 5/m; "unlimited": n is PARAM_UNLIMITED. */
 struct rate {
 	int64_t n, seconds;

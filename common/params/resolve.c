@@ -311,7 +311,11 @@ void config_warnings(const struct config *c, void (*say)(void *, const char *), 
 			(void)snprintf(text, sizeof text, "server %s: relay = allow makes an open relay but for relay_exceptions", s->name);
 			say(context, text);
 		} else if (lists_everybody(s->p.relay_exceptions)) {
-			(void)snprintf(text, sizeof text, "server %s: relay_exceptions hold every address: an open relay", s->name);
+			(void)snprintf(text, sizeof text, "server %s: relay_exceptions hold every address: an open relay; name the clients that are meant", s->name);
+			say(context, text);
+		}
+		if (s->p.access == 1 && s->p.access_exceptions[0] == '\0') {
+			(void)snprintf(text, sizeof text, "server %s: access = deny and no access_exceptions: nobody can connect; name the clients that may", s->name);
 			say(context, text);
 		}
 		if (s->p.out.recipient_limit < 100) {

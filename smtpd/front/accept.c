@@ -114,9 +114,9 @@ static void admit(struct front *f, int fd, uint32_t server, const struct sockadd
 		refuse(f, fd, REPLY_TOO_MANY, sa, "connection_limit");
 		return;
 	}
-	if (flags == 0 || flags == SESSION_NAME_DECIDES) {
-		client = is_counted(fs, p) ? client_enter(f, server, sa, &why, &limit) : NULL;
-		if (client == NULL && is_counted(fs, p)) {
+	if ((flags & SESSION_TRUSTED) == 0 && is_counted(fs, p)) {
+		client = client_enter(f, server, sa, &why, &limit);
+		if (client == NULL) {
 			refuse(f, fd, why, sa, limit);
 			return;
 		}

@@ -14,7 +14,9 @@ static void client_key(const struct sockaddr *sa, unsigned char out[16])
 
 static struct client_count **bucket_of(struct front *f, uint32_t server, const unsigned char key[16])
 {
-	return &f->clients[crc32c(server, key, 16) % CLIENT_BUCKETS];
+	uint32_t words[5] = {server};
+	memcpy(words + 1, key, 16);
+	return &f->clients[keyed_hash(&f->secret, words, COUNT_OF(words)) % CLIENT_BUCKETS];
 }
 
 static bool window_lives(const struct front *f, const struct client_count *c, enum rate_kind kind, int64_t now)

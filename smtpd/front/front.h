@@ -62,7 +62,8 @@ struct front {
 	size_t idle_n;
 	int64_t forgot_ms;              /* when it was last said that clients are forgotten too early */
 	struct event *report, *open;
-	bool report_due, stopping;
+	struct hash_secret secret;      /* of clients' buckets: who chooses addresses can't choose buckets */
+	bool report_due, stopping, is_open;
 };
 
 void front_accept(struct front *f, int listen_fd, uint32_t server);

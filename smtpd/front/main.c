@@ -29,15 +29,8 @@ static int on_session_closed(struct channel *c, struct message *m)
 static void open_in(struct front *f, time_t seconds, suseconds_t us)
 {
 	struct timeval tv = {.tv_sec = seconds, .tv_usec = us};
-	(void)event_add(f->open, &tv);
-}
-
-static void open_when_counted(struct front *f)
-{
-	for (const struct channel *w = f->workers; w != NULL; w = w->next)
-		if (!((const struct front_worker *)w->peer_state)->reported)
-			return;
-	open_in(f, 0, 20000); /* another worker's link may be on its way */
+	if (!f->is_open)
+		(void)event_add(f->open, &tv);
 }
 
 static void on_open(int fd, short what, void *context)
@@ -48,8 +41,25 @@ static void on_open(int fd, short what, void *context)
 	(void)what;
 	for (const struct channel *w = f->workers; w != NULL; w = w->next)
 		any = any || ((const struct front_worker *)w->peer_state)->reported;
-	for (size_t i = 0; any && i < f->listeners_n; i++)
+	if (!any) { /* meanwhile the backlog waits */
+		open_in(f, 1, 0);
+		return;
+	}
+	f->is_open = true;
+	for (size_t i = 0; i < f->listeners_n; i++)
 		(void)event_add(f->listeners[i].event, NULL); /* what waits in the backlog is served now */
+}
+
+/* The last of what a worker holds has been told. */
+static void has_reported(struct front *f, struct front_worker *state)
+{
+	if (state->reported)
+		return;
+	state->reported = true;
+	for (const struct channel *w = f->workers; w != NULL; w = w->next)
+		if (!((const struct front_worker *)w->peer_state)->reported)
+			return;
+	open_in(f, 0, 20000); /* another worker's link may be on its way */
 }
 
 static int on_sessions_held(struct channel *c, struct message *m)
@@ -60,8 +70,7 @@ static int on_sessions_held(struct channel *c, struct message *m)
 		return EBADMSG;
 	front_take_held(f, c, held.server, held.n);
 	if (held.server + 1 == f->proc.config.servers_n)
-		((struct front_worker *)c->peer_state)->reported = true;
-	open_when_counted(f);
+		has_reported(f, c->peer_state);
 	return 0;
 }
 
@@ -110,7 +119,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	c->pid = pid;
 	c->next = f->workers;
 	f->workers = c;
-	open_in(f, 1, 0);
+	if (event_pending(f->open, EV_TIMEOUT, NULL) == 0)
+		open_in(f, 1, 0);
 }
 
 static void on_connection(int fd, short what, void *context)
@@ -140,13 +150,10 @@ static void stop(struct process *p, uint32_t grace_ms)
 
 static int read_lists(struct front *f)
 {
-	struct span bad;
 	for (size_t i = 0; i < f->proc.config.servers_n; i++) {
 		const struct server_params *p = &f->proc.config.servers[i].p;
 		struct front_server *s = &f->servers[i];
-		client_list_free(&s->trusted);
-		client_list_free(&s->access);
-		if (client_list_parse(span_of(p->trusted_networks), &s->trusted, &bad) != 0 || client_list_parse(span_of(p->access_exceptions), &s->access, &bad) != 0 ||
+		if (client_list_replace(&s->trusted, p->trusted_networks) != 0 || client_list_replace(&s->access, p->access_exceptions) != 0 ||
 			rate_parse(span_of(p->client_connection_rate), &s->rates[RATE_CONNECTIONS]) != 0 ||
 			rate_parse(span_of(p->client_message_rate), &s->rates[RATE_MESSAGES]) != 0 ||
 			rate_parse(span_of(p->client_recipient_rate), &s->rates[RATE_RECIPIENTS]) != 0)
@@ -191,7 +198,7 @@ int main(void)
 	f->servers = calloc(f->proc.config.servers_n, sizeof *f->servers);
 	f->report = event_new(f->proc.base, -1, 0, on_report, f);
 	f->open = event_new(f->proc.base, -1, 0, on_open, f);
-	if (f->servers == NULL || f->report == NULL || f->open == NULL || read_lists(f) != 0 || take_listeners(f) != 0) {
+	if (f->servers == NULL || f->report == NULL || f->open == NULL || fill_random(&f->secret, sizeof f->secret) != 0 || read_lists(f) != 0 || take_listeners(f) != 0) {
 		complain(&why, "front", 0, "cannot set up the listeners");
 		return proc_fail(&f->proc, EX_OSERR, &why);
 	}

@@ -275,19 +275,12 @@ void client_forget(struct session *s)
 
 int client_read_lists(struct worker *w)
 {
-	struct span bad;
 	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
 		const struct server_params *p = &w->proc.config.servers[i].p;
 		struct worker_server *ws = &w->servers[i];
-		const struct { struct client_list *list; const char *text; } lists[] = {
-			{&ws->access, p->access_exceptions}, {&ws->relay_exceptions, p->relay_exceptions}, {&ws->etrn_clients, p->etrn_clients}};
-		for (size_t k = 0; k < COUNT_OF(lists); k++) {
-			client_list_free(lists[k].list);
-			if (client_list_parse(span_of(lists[k].text), lists[k].list, &bad) != 0)
-				return ENOMEM;
-		}
 		ws->rates[RATE_CONNECTIONS] = (struct rate){.n = PARAM_UNLIMITED}; /* front's alone */
-		if (rate_parse(span_of(p->client_message_rate), &ws->rates[RATE_MESSAGES]) != 0 ||
+		if (client_list_replace(&ws->access, p->access_exceptions) != 0 || client_list_replace(&ws->relay_exceptions, p->relay_exceptions) != 0 ||
+			client_list_replace(&ws->etrn_clients, p->etrn_clients) != 0 || rate_parse(span_of(p->client_message_rate), &ws->rates[RATE_MESSAGES]) != 0 ||
 			rate_parse(span_of(p->client_recipient_rate), &ws->rates[RATE_RECIPIENTS]) != 0)
 			return ENOMEM;
 	}

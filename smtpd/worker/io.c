@@ -20,6 +20,13 @@ static void want_write(struct session *s, bool want)
 		(void)event_del(s->writable);
 }
 
+void session_rest(struct session *s)
+{
+	want_write(s, false);
+	s->paused = true;
+	(void)event_del(s->readable);
+}
+
 /* 0: some bytes were taken; EAGAIN; else the peer is gone. */
 static int write_some(struct session *s, size_t *n)
 {

@@ -68,6 +68,18 @@ static const struct channel_owner owner = {
 	.gone = peer_gone,
 };
 
+static struct channel **place_of(struct worker *w, enum role role, uint32_t server)
+{
+	if (role == R_FRONT)
+		return &w->front;
+	if (role == R_MAPS)
+		return &w->maps;
+	if (role == R_RESOLVER)
+		return &w->resolver;
+	struct worker_server *s = &w->servers[server];
+	return role == R_CLEANUP ? &s->cleanup : role == R_QMGR ? &s->qmgr : &s->mover;
+}
+
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct worker *w = p->program;
@@ -81,8 +93,7 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	c->instance = instance;
 	c->server = server;
 	c->pid = pid;
-	struct channel **place = role == R_FRONT ? &w->front : role == R_MAPS ? &w->maps : role == R_RESOLVER ? &w->resolver : role == R_CLEANUP ? &w->servers[server].cleanup :
-		role == R_QMGR ? &w->servers[server].qmgr : &w->servers[server].mover;
+	struct channel **place = place_of(w, role, server);
 	struct channel *old = *place;
 	if (old != NULL) /* its successor came before the word that it is gone */
 		peer_gone(old, 0);

@@ -290,34 +290,48 @@ static void on_waited(int fd, short what, void *context)
 	session_run(s);
 }
 
-/* MISSION B6: a refusal is told late.  The session alone waits, nothing is read from it; false: no memory for that. */
+/* MISSION B6: a refusal is told late, and its session alone waits.  False: no memory for that. */
 static bool wait_in_tarpit(struct session *s)
 {
 	struct timeval tv = {.tv_sec = (time_t)session_params(s)->tarpit_delay};
 	s->tarpit = event_new(s->worker->proc.base, -1, 0, on_waited, s);
-	if (s->tarpit == NULL || event_add(s->tarpit, &tv) != 0)
-		return false;
-	s->paused = true;
-	(void)event_del(s->readable);
-	return true;
+	if (s->tarpit != NULL && event_add(s->tarpit, &tv) == 0) {
+		session_rest(s);
+		return true;
+	}
+	if (s->tarpit != NULL)
+		event_free(s->tarpit);
+	s->tarpit = NULL;
+	s->slow_down = false;
+	return false;
+}
+
+/* Uses what is in the input and gives the buffer back when it is empty; how much it was. */
+static size_t use_what_is_there(struct session *s)
+{
+	if (s->in.n == 0)
+		return 0;
+	size_t used = use_input(s, buffer_span(&s->in));
+	buffer_drop(&s->in, used);
+	if (s->in.n == 0)
+		buffer_free(&s->in);
+	return used;
 }
 
 void session_run(struct session *s)
 {
+	size_t used;
 	if (s->tarpit != NULL)
 		return;
-	if (s->in.n > 0) {
-		size_t used = use_input(s, buffer_span(&s->in));
-		buffer_drop(&s->in, used);
-		if (s->in.n == 0)
-			buffer_free(&s->in); /* an idle session holds no buffer */
-	}
-	if (s->slow_down && !s->quit && !s->dead && wait_in_tarpit(s))
-		return;
-	if (!session_write(s) || s->dead || (s->quit && s->out.n == 0)) {
-		session_free(s);
-		return;
-	}
+	do { /* once more when only the room for replies was short, and they are out: no event would tell */
+		used = use_what_is_there(s);
+		if (s->slow_down && !s->quit && !s->dead && wait_in_tarpit(s))
+			return;
+		if (!session_write(s) || s->dead || (s->quit && s->out.n == 0)) {
+			session_free(s);
+			return;
+		}
+	} while (used > 0 && s->in.n > 0 && s->out.n < OUTPUT_LIMIT / 2);
 	if (s->out.n == 0)
 		buffer_free(&s->out);
 	/* not read: while an answer of ours is due, input is full, or the mover has no room for more */

@@ -158,6 +158,7 @@ void worker_sweep(int fd, short what, void *context);
 void worker_end_sessions(struct worker *w); /* an orderly stop: 421, or the true answer and then 421 */
 /* io.c */
 bool session_write(struct session *s);     /* false: the peer is gone */
+void session_rest(struct session *s);      /* neither reads nor writes */
 void session_on_event(int fd, short what, void *context);
 void session_start_tls(struct session *s);
 /* command.c */

@@ -20,6 +20,7 @@ struct replay {
 	struct buffer config_text;
 	int fd;                    /* the script's end of the connection; -1: there is none */
 	bool ended;                /* the program closed its end */
+	bool deaf;                 /* the script reads nothing for now */
 	SSL *ssl;
 	struct buffer heard;       /* what the program said and no line took yet */
 	struct buffer last_reply;  /* lines of the last whole multi-line reply that was taken */

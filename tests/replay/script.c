@@ -143,7 +143,7 @@ static bool hear(struct replay *r)
 {
 	char block[65536];
 	size_t n = 0;
-	if (r->fd < 0 || r->ended)
+	if (r->fd < 0 || r->ended || r->deaf)
 		return false;
 	if (r->ssl != NULL) {
 		enum tls_result result = tls_read(r->ssl, block, sizeof block, &n);

@@ -88,6 +88,26 @@ static void run_open(struct replay *r, struct span args)
 	open_session(r, "");
 }
 
+/* The client reads nothing, and little has room on the way; no argument: until "deaf no". */
+static void run_deaf(struct replay *r, struct span args)
+{
+	int little = 1;
+	r->deaf = !span_is(args, "no");
+	if (r->deaf)
+		(void)setsockopt(side.worker.servers[0].oldest->fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
+	replay_settle(r);
+}
+
+/* No event of the session's can fire: it costs nothing. */
+static void run_rests(struct replay *r, struct span args)
+{
+	const struct session *s = side.worker.servers[0].oldest;
+	(void)args;
+	replay_settle(r);
+	if (event_pending(s->readable, EV_READ, NULL) != 0 || (s->writable != NULL && event_pending(s->writable, EV_WRITE, NULL) != 0))
+		replay_fail(r, "the session still waits for its socket");
+}
+
 static void run_early(struct replay *r, struct span args)
 {
 	struct buffer b;
@@ -371,7 +391,7 @@ static void run_sessions(struct replay *r, struct span args)
 
 static const struct replay_verb verbs[] = {
 	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
-	{"dns", run_dns}, {"front", run_front},
+	{"dns", run_dns}, {"front", run_front}, {"deaf", run_deaf}, {"rests", run_rests},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
 	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
 };

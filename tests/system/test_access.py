@@ -70,6 +70,20 @@ class Limits(unittest.TestCase):
                 wait_for("their places are free", lambda: h.status()["servers"][0]["sessions"] == 1)
                 c.send("a@b.example", "x@local.example", TEXT)
 
+    def test_another_front_opens_while_old_sessions_end(self):
+        with Horn(server=["client_connection_limit=unlimited"]) as h:
+            held = [h.client() for _ in range(400)]
+            front = h.pids("front")[0]
+            os.kill(front, signal.SIGKILL)
+            wait_for("another front", lambda: h.pids("front") not in ([], [front]))
+            with Client(h.port, greet=False) as c:
+                while held and not select.select([c.s], [], [], 0.005)[0]:
+                    held.pop().s.close()
+                self.assertTrue(held, "nobody was let in before the last old session had ended")
+                self.assertTrue(c.hear().startswith("220"))
+            for old in held:
+                old.s.close()
+
     def test_each_client_has_its_share(self):
         with Horn(server=["client_connection_limit=3", "trusted_networks=127.0.0.9"]) as h:
             held = [Client(h.port) for _ in range(3)]
@@ -119,6 +133,9 @@ class Limits(unittest.TestCase):
             h.run("posthorn", "-c", str(h.dir), "reload")
             wait_for("the other way round", lambda: greeting(h.port) == "554 5.7.1")
             self.assertEqual([greeting(h.port, s)[:3] for s in sources], ["554", "220", "220", "220", "554"])
+            self.assertNotIn(b"nobody can connect", h.conf("check").stderr)
+            h.conf("-X", "access_exceptions")
+            self.assertIn(b"access = deny and no access_exceptions: nobody can connect", h.conf("check").stderr)
             wait_for("said in the log", lambda: "limit=access" in h.log())
 
     def test_bad_lists_and_rates_are_refused_with_what_to_write(self):

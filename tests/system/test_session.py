@@ -43,6 +43,11 @@ class Session(unittest.TestCase):
             c.say(b"x\r\n.\r\nQUIT\r\n")
             self.assertEqual([c.hear()[:3] for _ in range(2)], ["250", "221"])
 
+    def test_replies_of_a_large_pipelined_group_all_come(self):
+        with Horn(server=["junk_command_limit=unlimited"]) as h, h.client() as c:
+            c.say(b"NOOP\r\n" * 20000)
+            self.assertEqual({c.hear() for _ in range(20000)}, {"250 2.0.0 Ok"})
+
     def test_recipients_beyond_the_limit_get_452_and_keep_the_others(self):
         with self.h.client() as c:
             c.ask("EHLO x.example")

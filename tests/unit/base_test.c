@@ -1,6 +1,7 @@
 #include "base/base.h"
 #include "unit.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 START_TEST(a_number_must_be_the_whole_text)
@@ -90,6 +91,28 @@ START_TEST(json_text_is_utf8_whatever_a_peer_said)
 }
 END_TEST
 
+/* Whoever has a /32 of IPv6 to choose from finds addresses that CRC puts into one bucket, whatever it begins with. */
+START_TEST(addresses_that_were_chosen_to_collide_do_not)
+{
+	enum { BUCKETS = 16384, CHOSEN = 200 };
+	struct hash_secret secret;
+	unsigned *load = calloc(BUCKETS, sizeof *load);
+	unsigned chosen = 0, most = 0;
+	ck_assert_ptr_nonnull(load);
+	ck_assert_int_eq(fill_random(&secret, sizeof secret), 0);
+	for (uint32_t i = 0; chosen < CHOSEN; i++) {
+		uint32_t words[5] = {0, 0xb80d0120, i, 0, 0};
+		if (crc32c(7, words, sizeof words) % BUCKETS != 1)
+			continue;
+		unsigned *n = &load[keyed_hash(&secret, words, 5) % BUCKETS];
+		chosen++;
+		most = ++*n > most ? *n : most;
+	}
+	ck_assert_uint_le(most, 8);
+	free(load);
+}
+END_TEST
+
 Suite *suite_base(void)
 {
 	Suite *s = suite_create("base");
@@ -102,6 +125,7 @@ Suite *suite_base(void)
 	tcase_add_test(t, escaping_leaves_no_control_character);
 	tcase_add_test(t, rfc3339_goes_both_ways);
 	tcase_add_test(t, json_text_is_utf8_whatever_a_peer_said);
+	tcase_add_test(t, addresses_that_were_chosen_to_collide_do_not);
 	suite_add_tcase(s, t);
 	return s;
 }

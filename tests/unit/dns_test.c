@@ -53,6 +53,14 @@ START_TEST(a_ptr_answer_is_a_name)
 	ck_assert_int_eq(dns_parse_answer((struct span){ptr, sizeof ptr - 1}, DNS_PTR, &b, &n, &rcode), 0);
 	struct span rest = buffer_span(&b);
 	ck_assert(take_lspan(&rest, &name) && span_is(name, "m.b") && rest.n == 0);
+	/* one that would not be a name in a header or a log line is none; the answer stays an answer */
+	char odd[sizeof ptr];
+	memcpy(odd, ptr, sizeof ptr);
+	odd[sizeof ptr - 4] = '\n';
+	buffer_clear(&b);
+	ck_assert_int_eq(dns_parse_answer((struct span){odd, sizeof ptr - 1}, DNS_PTR, &b, &n, &rcode), 0);
+	ck_assert_uint_eq(b.n, 0);
+	ck_assert_uint_eq(n, 1);
 	buffer_free(&b);
 }
 END_TEST
