@@ -92,9 +92,12 @@ static void run_open(struct replay *r, struct span args)
 static void run_deaf(struct replay *r, struct span args)
 {
 	int little = 1;
+	const struct session *s = side.worker.servers[0].oldest;
 	r->deaf = !span_is(args, "no");
+	if (s == NULL)
+		replay_fail(r, "there is no session");
 	if (r->deaf)
-		(void)setsockopt(side.worker.servers[0].oldest->fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
+		(void)setsockopt(s->fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
 	replay_settle(r);
 }
 
@@ -104,6 +107,8 @@ static void run_rests(struct replay *r, struct span args)
 	const struct session *s = side.worker.servers[0].oldest;
 	(void)args;
 	replay_settle(r);
+	if (s == NULL || s != side.worker.servers[0].oldest)
+		replay_fail(r, "there is no session");
 	if (event_pending(s->readable, EV_READ, NULL) != 0 || (s->writable != NULL && event_pending(s->writable, EV_WRITE, NULL) != 0))
 		replay_fail(r, "the session still waits for its socket");
 }
