@@ -129,8 +129,8 @@ static void on_second(int fd, short what, void *context)
 	damage_work(q);
 	sweep_bodies(q);
 	wait_load_due(q);
-	if (q->mover != NULL && q->proc.turns % 5 == 0)
-		wait_send_stores(q);
+	if (q->mover != NULL && q->store_again && q->seconds++ % 5 == 0)
+		wait_store_failed(q);
 	report_ask_late(q);
 	wake_destinations(q);
 	q_turn_soon(q);

@@ -63,7 +63,7 @@ struct qmsg {
 	uint32_t length;
 	uint32_t attempts, tasks;
 	int64_t next_attempt_s, last_attempt_s;
-	bool in_wait, in_index, storing, delayed, held, gone, park;
+	bool in_wait, in_index, storing, store_failed, delayed, held, gone, park;
 	bool forced;           /* an operator wants all recipients tried now */
 	bool damaged;          /* its files are set aside, not discarded */
 	struct owed *owed;
@@ -181,6 +181,8 @@ struct qmgr {
 	bool index_dirty;
 	unsigned pass_dir;      /* the start's pass over wait/: next directory; 256: done */
 	unsigned sweep_dir;     /* then, over body/ */
+	bool store_again;       /* mover could not store a message */
+	unsigned seconds;       /* since the start, for what is not done in each */
 	bool pass_again;        /* a file or directory could not be read in the pass */
 	uint64_t wipes;         /* times that the index was thrown away */
 	/* time: wall clock at the start plus monotonic time since */
@@ -317,7 +319,8 @@ void wait_pass(struct qmgr *q);
 /* Each id with this tail in the directory of that number below parent_fd, until look says false.  0, or an errno value: the
  * directory could not be read to its end. */
 MUST_CHECK int wait_each_id(struct qmgr *q, int parent_fd, unsigned which, const char *tail, bool (*look)(struct qmgr *q, const struct qid *id));
-void wait_send_stores(struct qmgr *q);
+void wait_send_stores(struct qmgr *q);  /* to a new mover: all that the one before has not confirmed */
+void wait_store_failed(struct qmgr *q); /* what mover could not store, once more */
 void index_trouble(struct qmgr *q, int error);
 /* report.c */
 void report_owe(struct qmgr *q, struct qmsg *m, uint32_t kind, struct span results);

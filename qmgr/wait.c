@@ -42,9 +42,27 @@ void wait_store(struct qmgr *q, struct qmsg *m)
 void wait_send_stores(struct qmgr *q)
 {
 	for (size_t b = 0; b < BUCKETS; b++)
-		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
-			if (m->storing)
-				send_store_of(q, m);
+		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash) {
+			if (!m->storing)
+				continue;
+			m->store_failed = false;
+			send_store_of(q, m);
+		}
+}
+
+/* Never what mover has an order for: an order that is carried out twice would bring back the file of a message that has
+ * gone out since. */
+void wait_store_failed(struct qmgr *q)
+{
+	q->store_again = false;
+	for (size_t b = 0; b < BUCKETS; b++) {
+		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash) {
+			if (!m->store_failed)
+				continue;
+			m->store_failed = false;
+			send_store_of(q, m);
+		}
+	}
 }
 
 int wait_on_stored(struct channel *ch, struct message *msg)
@@ -57,10 +75,11 @@ int wait_on_stored(struct channel *ch, struct message *msg)
 	struct qmsg *m = msg_find(q, &id);
 	if (m == NULL || !m->storing)
 		return 0;
-	if (stored.status != 0) { /* it stays in the journal; the second's timer asks again */
+	if (stored.status != 0) { /* it stays in the journal meanwhile */
+		m->store_failed = q->store_again = true;
 		return 0;
 	}
-	m->storing = false;
+	m->storing = m->store_failed = false;
 	m->in_wait = true;
 	if (m->fates.n > FACTS_A_PACKET) /* too many for the order to store it: they follow in pieces */
 		fates_fold(q, &m->id, buffer_span(&m->fates));

@@ -68,14 +68,42 @@ class Faults(unittest.TestCase):
             self.send(h, b"first", "x@local.example") # the journal has its segments, mover's syncs matter for files only
             wait_for("delivered, and a segment ahead", lambda: h.drop() and len(list((h.server_dir / "Queue/journal").glob("*.seg"))) >= 2)
             with Failing(h.pids("mover")[0], ("fsync", "fdatasync"), errno.EIO):
+                name = self.send(h, b"again")
+                wait_for("the failure is told", lambda: f"{name}: reason=" in h.log())
+            wait_for("stored when it can be", lambda: list((h.server_dir / "Queue/wait").glob(f"??/{name}.msg")))
+            with Failing(h.pids("mover")[0], ("fsync", "fdatasync"), errno.EIO):
                 name = self.send(h, b"waits")
-                wait_for("the failure is told", lambda: "store_failed" in h.log())
+                wait_for("the failure is told", lambda: f"{name}: reason=" in h.log())
                 h.kill_all()
             with Sink(port=sink.port) as again:
                 h.start()
-                wait_for("delivered from the journal", lambda: again.messages, 30)
-                self.assertEqual(self.got(again), [b"waits"])
-            self.assertTrue(name)
+                wait_for("delivered from the journal", lambda: len(again.messages) == 2, 30)
+                self.assertEqual(self.got(again), [b"again", b"waits"])
+
+    def test_a_mover_that_is_slow_gets_each_order_once(self):
+        """A second order to store would bring back the file of a message that is delivered meanwhile."""
+        with Sink(lambda stage, *_: "450 4.2.0 not now" if stage == "rcpt" else None) as sink, \
+                Horn(["test_mode=yes"], [f"retry_{n}=1s" for n in ("first", "second", "third", "subsequent")], [remote(sink), ("later.example", "type=remote", "relay=yes",
+                     f"route=[127.0.0.1]:{sink.port}", *(f"retry_{n}=1h" for n in ("first", "second", "third", "subsequent")))]) as h:
+            clock = self.send(h, b"clock") # its attempts tell how many seconds have passed for qmgr
+            def attempts():
+                return max((m["attempts"] for m in h.messages() if m["id"] == clock), default=0)
+            wait_for("the clock goes", lambda: attempts() >= 2)
+            mover, files = h.pids("mover")[0], lambda: len(list((h.server_dir / "Queue/wait").glob("??/*.msg")))
+            def writes():
+                with open(f"/proc/{mover}/io") as f:
+                    return int(re.search(r"syscw: (\d+)", f.read())[1])
+            os.kill(mover, signal.SIGSTOP)
+            start, before = attempts(), writes()
+            for i in range(100):
+                self.send(h, b"waits", "b@later.example")
+            wait_for("eleven seconds of qmgr's", lambda: attempts() >= start + 11, 40)
+            os.kill(mover, signal.SIGCONT)
+            wait_for("stored", lambda: files() == 101)
+            start = attempts()
+            wait_for("all orders are carried out", lambda: attempts() >= start + 2, 40)
+            self.assertLess(writes() - before, 160)
+            self.assertEqual(h.pids("mover"), [mover])
 
     def test_facts_that_cannot_be_synced_wait_and_nothing_is_lost(self):
         with Sink() as sink, Horn(domains=[remote(sink)]) as h:
