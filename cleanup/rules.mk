@@ -1,3 +1,3 @@
 PROGRAMS += cleanup
 SRC_cleanup := $(wildcard cleanup/*.c)
-LIBS_cleanup := 
+LIBS_cleanup := -lcrypto

@@ -81,7 +81,7 @@ static bool run(struct dialog *d, struct span line)
 {
 	struct span args;
 	enum command c = command_parse(line, &args);
-	if (c == CMD_COUNT || c == CMD_STARTTLS || c == CMD_BDAT || c == CMD_ETRN) {
+	if (c == CMD_COUNT || c == CMD_STARTTLS || c == CMD_AUTH || c == CMD_BDAT || c == CMD_ETRN || c == CMD_ATRN) {
 		say(c == CMD_COUNT ? REPLY_UNKNOWN : REPLY_NOT_IMPLEMENTED);
 		return true;
 	}
@@ -105,7 +105,7 @@ static bool run(struct dialog *d, struct span line)
 	case CMD_VRFY: say(REPLY_VRFY); break;
 	case CMD_EXPN: say(REPLY_NOT_IMPLEMENTED); break;
 	case CMD_QUIT: say(REPLY_BYE); return false;
-	case CMD_STARTTLS: case CMD_BDAT: case CMD_ETRN: case CMD_COUNT: break;
+	case CMD_STARTTLS: case CMD_AUTH: case CMD_BDAT: case CMD_ETRN: case CMD_ATRN: case CMD_COUNT: break;
 	}
 	return true;
 }

@@ -58,6 +58,12 @@ static const struct event_row events[] = {
 #define EVENT(name, level, meaning, action) {"resolver", #name, level, meaning, action},
 #include "resolver/events.def"
 #undef EVENT
+#define EVENT(name, level, meaning, action) {"maps", #name, level, meaning, action},
+#include "maps/events.def"
+#undef EVENT
+#define EVENT(name, level, meaning, action) {"authd", #name, level, meaning, action},
+#include "authd/events.def"
+#undef EVENT
 };
 
 static int print_events(const char *program)

@@ -36,6 +36,7 @@ struct master {
 	struct event_base *base;
 	char *dir, *libexec;
 	int dir_fd, lock_fd, notify_fd, control_fd, self_log_fd;
+	int auth_key_fd; /* sealed, new at each start: by it cleanup knows what authd says of a login */
 	bool root, sanitized, foreground, stopping, announced;
 	struct config config;
 	int config_fd; /* sealed snapshot */

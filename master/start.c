@@ -127,6 +127,18 @@ static int next_epoch(struct master *m, struct complaint *why)
 	return error == 0 ? 0 : EX_CANTCREAT;
 }
 
+static int make_auth_key(struct master *m, struct complaint *why)
+{
+	char key[AUTH_KEY];
+	int error = fill_random(key, sizeof key);
+	if (error == 0)
+		error = sealed_file("posthorn-auth", (struct span){key, sizeof key}, &m->auth_key_fd);
+	explicit_bzero(key, sizeof key);
+	if (error != 0)
+		complain(why, "posthorn", 0, "cannot make a key: %s", strerror(error));
+	return error == 0 ? 0 : EX_OSERR;
+}
+
 int master_prepare(struct master *m, struct complaint *why)
 {
 	m->dir_fd = open(m->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -145,6 +157,8 @@ int master_prepare(struct master *m, struct complaint *why)
 	int status = take_lock(m, why);
 	if (status == 0)
 		status = next_epoch(m, why);
+	if (status == 0)
+		status = make_auth_key(m, why);
 	if (status == 0)
 		status = master_make_dirs(m, why);
 	if (status == 0)

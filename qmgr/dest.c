@@ -64,10 +64,18 @@ struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 		if (!local && r.domain != NULL && (r.domain->has_own || etrn))
 			domain = span_of(r.domain->name);
 	}
+	const struct turn *turn = etrn ? turn_of(q, a.domain) : NULL;
+	if (turn != NULL) {
+		buffer_clear(&text);
+		buffer_printf(&text, "turn:%llu", (unsigned long long)turn->number);
+	}
 	struct dest *d = buffer_ok(&text) ? find_or_make(q, buffer_span(&text), domain, kind, local) : NULL;
 	if (d != NULL) {
 		d->users++;
-		d->etrn = etrn;
+		d->etrn = etrn && turn == NULL;
+		d->turn = turn == NULL ? 0 : turn->number;
+		if (turn != NULL)
+			d->agent = turn->agent;
 	}
 	buffer_free(&text);
 	return d;
@@ -120,8 +128,8 @@ static void unqueue(struct task *t)
 static bool is_held(const struct qmgr *q, const struct task *t)
 {
 	struct address a;
-	if (!t->dest->etrn)
-		return false;
+	if (t->dest->over || !t->dest->etrn)
+		return t->dest->over;
 	return address_parse(t->m->rcpts[t->indexes[0]].address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0 || !etrn_is_open(q, a.domain);
 }
 
@@ -129,7 +137,7 @@ void dest_add(struct qmgr *q, struct task *t)
 {
 	struct dest *d = t->dest;
 	if (is_held(q, t)) {
-		verdict_defer(q, t, SPAN_LIT("held until the domain's server asks for it (ETRN)"));
+		verdict_defer(q, t, ETRN_HELD);
 		return;
 	}
 	if (d->down && !d->probing && clock_mono_ms() < d->probe_ms) {
@@ -158,6 +166,8 @@ void dest_add(struct qmgr *q, struct task *t)
 uint32_t dest_connections(const struct qmgr *q, const struct dest *d)
 {
 	const struct outbound_params *p = dest_out(q, d);
+	if (d->turn != 0)
+		return 1;
 	uint64_t n = d->window < 1 ? 1 : (uint64_t)d->window, waiting = d->queued + d->out;
 	if (p->messages_per_connection != PARAM_UNLIMITED) {
 		uint64_t each = (uint64_t)p->messages_per_connection, wanted = waiting / each + (waiting % each != 0) + d->splits;
@@ -330,6 +340,20 @@ void dest_success(struct qmgr *q, struct dest *d)
 		d->window += 1 / d->window;
 }
 
+void dest_defer_queued(struct qmgr *q, struct dest *d, struct span reason)
+{
+	struct task *list = d->first;
+	d->first = d->last = NULL;
+	d->queued = 0;
+	while (list != NULL) {
+		struct task *t = list;
+		list = t->next;
+		t->next = t->prev = NULL;
+		d->splits -= t->split;
+		verdict_defer(q, t, reason);
+	}
+}
+
 void dest_down(struct qmgr *q, struct dest *d, struct span reason)
 {
 	if (!d->down)
@@ -340,16 +364,7 @@ void dest_down(struct qmgr *q, struct dest *d, struct span reason)
 	d->window = d->window > 2 ? d->window / 2 : 1;
 	free(d->reason);
 	d->reason = span_dup(reason);
-	struct task *list = d->first;
-	d->first = d->last = NULL;
-	d->queued = 0;
-	while (list != NULL) {
-		struct task *t = list;
-		list = t->next;
-		t->next = t->prev = NULL;
-		d->splits -= t->split;
-		verdict_defer(q, t, span_of(d->reason));
-	}
+	dest_defer_queued(q, d, span_of(d->reason));
 }
 
 void dest_drop_queued(struct qmgr *q, struct qmsg *m)

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "example.org", or "@example.org": it and all below it. */
-static bool covers(struct span node, struct span domain)
+bool etrn_covers(struct span node, struct span domain)
 {
 	if (node.n == 0 || node.at[0] != '@')
 		return span_case_eq(node, domain);
@@ -17,18 +16,18 @@ bool etrn_is_open(const struct qmgr *q, struct span domain)
 {
 	int64_t now = clock_mono_ms();
 	for (const struct opened *o = q->opened; o != NULL; o = o->next)
-		if (o->until_ms > now && covers(span_of(o->node), domain))
+		if (o->until_ms > now && etrn_covers(span_of(o->node), domain))
 			return true;
 	return false;
 }
 
-static bool has_mail(const struct row *row, struct span node)
+bool etrn_has_mail(const struct row *row, struct span node)
 {
 	struct span rest = row->rcpts, address, reason;
 	uint8_t state;
 	struct address a;
 	while (take_u8(&rest, &state) && take_lspan(&rest, &address) && take_lspan(&rest, &reason))
-		if (state < RCPT_OWED && address_parse(address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0 && covers(node, a.domain))
+		if (state < RCPT_OWED && address_parse(address, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0 && etrn_covers(node, a.domain))
 			return true;
 	return false;
 }
@@ -80,7 +79,7 @@ int etrn_on_etrn(struct channel *ch, struct message *m)
 	if (o == NULL || o->until_ms > clock_mono_ms()) /* it goes out already */
 		return 0;
 	o->until_ms = clock_mono_ms() + ETRN_OPEN_MS;
-	(void)snprintf(text, sizeof text, "%llu", (unsigned long long)wait_make_due(q, has_mail, asked.node));
+	(void)snprintf(text, sizeof text, "%llu", (unsigned long long)wait_make_due(q, etrn_has_mail, asked.node));
 	LOG(&q->proc.log, etrn_started, NO_ID, F("node", asked.node), F("messages", span_of(text)));
 	return 0;
 }

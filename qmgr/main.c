@@ -157,6 +157,7 @@ static void peer_gone(struct channel *ch, int reason)
 		if (*single[i] == ch)
 			*single[i] = NULL;
 	acts_forget(q, ch);
+	turn_forget(q, ch);
 	if (q_agents_of(q, ch->peer) != NULL) {
 		fates_forget_channel(q, ch);
 		start_forget(q, ch);
@@ -169,7 +170,7 @@ static const struct channel_owner owner = {
 	.handlers = {[MSG_journal_end] = journal_on_end, [MSG_segment_ends] = journal_on_segment_ends, [MSG_segment_freed] = journal_on_freed,
 		[MSG_stored] = wait_on_stored, [MSG_folded] = fates_on_folded, [MSG_verdict] = verdict_on_verdict, [MSG_holds] = start_on_holds,
 		[MSG_report_failed] = report_on_failed, [MSG_queue_act] = acts_on_act, [MSG_queue_credit] = acts_on_credit,
-		[MSG_etrn] = etrn_on_etrn},
+		[MSG_etrn] = etrn_on_etrn, [MSG_turn] = turn_on_turn, [MSG_turn_over] = turn_on_over},
 	.gone = peer_gone,
 };
 

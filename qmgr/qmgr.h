@@ -101,6 +101,8 @@ struct dest {
 	uint32_t last_ms;      /* what its last delivery took */
 	double window;
 	bool local, ready, down, probing;
+	uint64_t turn;         /* of which turned connection it is; 0: of none */
+	bool over;             /* that has ended */
 	bool etrn;             /* its mail is held until its server asks for it */
 	int64_t probe_ms;      /* when down: the next probe */
 	char *reason;
@@ -129,6 +131,15 @@ struct opened {
 	char *node;
 	int64_t until_ms, begun_ms;
 	struct opened *next;
+};
+
+/* A connection that a client has turned round to take its mail (RFC 2645). */
+struct turn {
+	struct channel *worker, *agent;
+	uint64_t serial;       /* the worker's */
+	uint64_t number;
+	char *nodes;           /* with blanks between them */
+	struct turn *next;
 };
 
 struct agent {
@@ -192,6 +203,8 @@ struct qmgr {
 	bool turn_due, in_turn, started, stopping, count_due;
 	struct listing *listings;
 	struct opened *opened;
+	struct turn *turns;
+	uint64_t turn_numbers;
 	struct phantom *phantoms;
 	/* damage.c: what is to be set aside, the notice about it until it is seen in the journal */
 	struct damage *damages;
@@ -262,6 +275,7 @@ uint32_t dest_share(const struct qmgr *q);                             /* of an 
 size_t dest_agents(const struct qmgr *q);                              /* that are used */
 void dest_success(struct qmgr *q, struct dest *d);
 void dest_down(struct qmgr *q, struct dest *d, struct span reason);
+void dest_defer_queued(struct qmgr *q, struct dest *d, struct span reason); /* all that waits for an agent */
 void dest_release(struct qmgr *q, struct dest *d);
 void dest_wake(struct qmgr *q, struct dest *d);
 void dest_drop_queued(struct qmgr *q, struct qmsg *m);
@@ -274,6 +288,7 @@ int task_send(struct qmgr *q, struct task *t, struct agent *a);
 void task_send_parts(struct channel *ch, uint64_t delivery, struct span *content);
 void task_badmail(struct qmgr *q, struct qmsg *m, const uint32_t *indexes, size_t n, struct span reason);
 void agent_gone(struct qmgr *q, const struct channel *ch);
+struct agent *agent_pick_smtp(struct qmgr *q); /* the one with the least; NULL: none has room */
 struct agent *agent_pick(struct qmgr *q, struct dest *d); /* NULL: none has room; d NULL: for Badmail */
 /* verdict.c */
 int verdict_on_verdict(struct channel *ch, struct message *m);
@@ -355,7 +370,15 @@ int acts_on_credit(struct channel *ch, struct message *m);
 void acts_forget(struct qmgr *q, const struct channel *ch);
 /* etrn.c */
 int etrn_on_etrn(struct channel *ch, struct message *m);
+#define ETRN_HELD SPAN_LIT("held until the domain's server asks for it (ETRN, ATRN)")
+bool etrn_covers(struct span node, struct span domain); /* "example.org", or "@example.org": it and all below it */
+bool etrn_has_mail(const struct row *row, struct span node);
 bool etrn_is_open(const struct qmgr *q, struct span domain); /* of a recipient's address */
+/* turn.c */
+int turn_on_turn(struct channel *ch, struct message *m);
+int turn_on_over(struct channel *ch, struct message *m);
+const struct turn *turn_of(const struct qmgr *q, struct span domain); /* NULL: nobody takes its mail now */
+void turn_forget(struct qmgr *q, const struct channel *ch);          /* a worker or an agent is gone */
 /* rows.c */
 void row_put_json(struct qmgr *q, struct buffer *b, const struct qid *id, const struct row *row);
 void row_of_message(struct qmgr *q, const struct qmsg *m, struct buffer *bytes);

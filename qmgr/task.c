@@ -58,6 +58,19 @@ void task_end(struct qmgr *q, struct task *t)
 	msg_settle(q, m);
 }
 
+struct agent *agent_pick_smtp(struct qmgr *q)
+{
+	struct agent *best = NULL;
+	size_t seen = 0;
+	for (struct agent *a = q->agents[AGENT_SMTP]; a != NULL; a = a->next) {
+		if (a->told && seen++ >= dest_agents(q))
+			break;
+		if (a->told && a->tasks < AGENT_TASKS && (best == NULL || a->tasks < best->tasks))
+			best = a;
+	}
+	return best;
+}
+
 /* A destination stays with its agent, which counts the connections there; a new one goes to the agent with the least. */
 struct agent *agent_pick(struct qmgr *q, struct dest *d)
 {

@@ -38,7 +38,9 @@ static void want_write(struct conn *c, bool want)
 
 static void describe(struct conn *c, struct job *j)
 {
-	if (c->peer[0] == '\0') {
+	if (c->hop->turned) {
+		(void)snprintf(c->peer, sizeof c->peer, "atrn[%s]", c->hop->turned_peer);
+	} else if (c->peer[0] == '\0') {
 		(void)snprintf(c->peer, sizeof c->peer, "%s", c->hop->lmtp ? "lmtp/" : "");
 		lookup_format_target(&c->target, c->peer + strlen(c->peer));
 	}
@@ -71,7 +73,9 @@ static struct conn *make_conn(struct job *j, size_t target)
 	struct conn *c = calloc(1, sizeof *c);
 	if (c == NULL)
 		return NULL;
-	*c = (struct conn){.agent = j->agent, .hop = j->hop, .target = j->hop->lookup.targets[target], .target_index = target, .fd = -1, .job = j};
+	*c = (struct conn){.agent = j->agent, .hop = j->hop, .target_index = target, .fd = -1, .job = j};
+	if (!j->hop->turned)
+		c->target = j->hop->lookup.targets[target];
 	c->hop->users++;
 	buffer_init(&c->in, INPUT_MOST);
 	buffer_init(&c->out, 16 * 1024 * 1024);
@@ -300,6 +304,27 @@ static void connected(struct conn *c)
 	describe(c, c->job);
 	want_write(c, false);
 	(void)event_add(c->readable, NULL);
+	conn_state(c, CONN_GREETING, hop_out(c->hop)->outbound_greeting_timeout);
+}
+
+void conn_adopt(struct job *j, int fd)
+{
+	struct conn *c = make_conn(j, 0);
+	if (c != NULL)
+		c->fd = fd;
+	else
+		(void)close(fd);
+	if (c == NULL || watch(c) != 0 || event_add(c->readable, NULL) != 0) {
+		if (c != NULL) {
+			c->job = NULL;
+			conn_close(c);
+		}
+		job_set_all(j, OUTCOME_DEFERRED, 0, SPAN_LIT("4.3.0"), SPAN_LIT("not enough memory"));
+		job_finish(j, false);
+		return;
+	}
+	slot_pass(j, c);
+	describe(c, j);
 	conn_state(c, CONN_GREETING, hop_out(c->hop)->outbound_greeting_timeout);
 }
 

@@ -154,7 +154,7 @@ void dialog_handshake(struct conn *c)
 
 static bool wants_tls(const struct conn *c)
 {
-	return c->ssl == NULL && hop_out(c->hop)->outbound_tls != 1 && clock_mono_ms() >= c->hop->no_tls_until_ms;
+	return c->ssl == NULL && !c->hop->turned_tls && hop_out(c->hop)->outbound_tls != 1 && clock_mono_ms() >= c->hop->no_tls_until_ms;
 }
 
 static void established(struct conn *c)
@@ -164,7 +164,7 @@ static void established(struct conn *c)
 		say(c, CONN_STARTTLS, "STARTTLS", "");
 		return;
 	}
-	if (c->ssl == NULL && hop_out(c->hop)->outbound_tls == 2) {
+	if (c->ssl == NULL && !c->hop->turned_tls && hop_out(c->hop)->outbound_tls == 2) {
 		struct job *j = c->job;
 		keep_reason(j, "outbound_tls = require", 0, SPAN_LIT("the peer offers no TLS"));
 		c->job = NULL;

@@ -176,7 +176,7 @@ static void end_transaction(struct conn *c, bool clean)
 	c->job = NULL;
 	c->messages++;
 	job_finish(j, false);
-	bool spent = c->messages >= hop_out(c->hop)->messages_per_connection || c->agent->stopping;
+	bool spent = (c->messages >= hop_out(c->hop)->messages_per_connection && !c->hop->turned) || c->agent->stopping;
 	if (!clean && !spent) {
 		say_rset(c);
 		return;

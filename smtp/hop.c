@@ -22,6 +22,8 @@ static struct hop *make_hop(struct agent *a, uint32_t server, struct span nextho
 	*h = (struct hop){.agent = a, .nexthop = span_dup(nexthop), .domain = span_dup(domain), .server = server,
 		.lookup = {.context = h, .ask = ask, .done = done, .is_own = is_own}};
 	h->ready_end = &h->ready;
+	h->turned = turn_is(nexthop);
+	h->turned_fd = -1;
 	h->lmtp = nexthop.n > 5 && memcmp(nexthop.at, "lmtp:", 5) == 0;
 	if (h->nexthop != NULL && h->domain != NULL)
 		return h;
@@ -34,7 +36,7 @@ static struct hop *make_hop(struct agent *a, uint32_t server, struct span nextho
 struct hop *hop_get(struct agent *a, uint32_t server, struct span nexthop, struct span domain)
 {
 	struct hop **bucket = bucket_of(a, server, nexthop), *h = *bucket;
-	while (h != NULL && (h->server != server || !span_is(nexthop, h->nexthop) || !span_is(domain, h->domain)))
+	while (h != NULL && (h->server != server || !span_is(nexthop, h->nexthop) || (!h->turned && !span_is(domain, h->domain))))
 		h = h->next;
 	if (h == NULL) {
 		h = make_hop(a, server, nexthop, domain);

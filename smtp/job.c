@@ -139,6 +139,10 @@ void job_start(struct job *j)
 		conn_take(h->idle, j);
 		return;
 	}
+	if (h->turned) {
+		turn_start(j);
+		return;
+	}
 	bool fresh = clock_mono_ms() < h->fresh_until_ms || j->target_at > 0; /* what was begun with is gone through */
 	const struct lookup *l = &h->lookup;
 	if (fresh && l->state == LOOKUP_READY) {

@@ -32,7 +32,7 @@ static void peer_gone(struct channel *ch, int reason)
 
 static const struct channel_owner owner = {
 	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm,
-		[MSG_dns_answer] = hop_on_answer},
+		[MSG_dns_answer] = hop_on_answer, [MSG_turned] = turn_on_turned},
 	.gone = peer_gone,
 };
 

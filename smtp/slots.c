@@ -23,7 +23,7 @@ static void evict(struct agent *a, uint32_t server)
 {
 	for (size_t i = 0; i < HOP_BUCKETS; i++) {
 		for (struct hop *h = a->hops[i]; h != NULL; h = h->next) {
-			struct conn *c = h->server == server ? h->idle : NULL;
+			struct conn *c = h->server == server && !h->turned ? h->idle : NULL;
 			if (c == NULL)
 				continue;
 			conn_quit_soon(c);
@@ -144,7 +144,7 @@ void slot_leaving(struct conn *c)
 void slot_idle(struct conn *c)
 {
 	struct hop *h = c->hop;
-	conn_state(c, CONN_IDLE, IDLE_MS / 1000);
+	conn_state(c, CONN_IDLE, (h->turned ? TURNED_IDLE_MS : IDLE_MS) / 1000);
 	c->next_idle = h->idle;
 	h->idle = c;
 	slot_next(h);

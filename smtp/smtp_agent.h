@@ -18,6 +18,7 @@
 enum {
 	REASON_MOST = 400,       /* of a peer's words: a verdict about all recipients fits into one packet */
 	HOP_BUCKETS = 1024, INPUT_MOST = 64 * 1024, BLOCK = 64 * 1024,
+	TURNED_IDLE_MS = 1000,
 	IDLE_MS = 5000,          /* a connection is kept for the next message */
 	DNS_LIMIT_MS = 30000, CACHE_MS = 60000, NO_TLS_MS = 600000,
 	NEXT_ADDRESS_MS = 250,   /* then the next address is tried beside the one before (RFC 8305 5) */
@@ -43,6 +44,10 @@ struct hop {
 	size_t conns;            /* slots taken: connections, and jobs on the way to one */
 	size_t leaving;          /* of them, those that have said QUIT */
 	size_t allowed;          /* connections that qmgr wants, 0: as many as there are deliveries */
+	bool turned, turned_tls; /* the peer made the connection (RFC 2645), with TLS */
+	int turned_fd;           /* until its first message comes, then -1 */
+	struct event *turned_timer;
+	char turned_peer[64];
 	size_t users;
 	struct hop *next;
 };
@@ -180,7 +185,12 @@ void slot_leaving(struct conn *c);       /* it says QUIT: another may begin wher
 void slot_next(struct hop *h);           /* those in line have their turn */
 void slot_idle(struct conn *c);          /* the connection is free for the next message */
 void slot_remove_idle(struct conn *c);
+/* turn.c */
+bool turn_is(struct span nexthop);
+int turn_on_turned(struct channel *ch, struct message *m);
+void turn_start(struct job *j);
 /* conn.c */
+void conn_adopt(struct job *j, int fd);        /* one that the peer has made; may end j */
 void conn_open(struct job *j);                 /* to its next address */
 void conn_take(struct conn *c, struct job *j); /* an idle one */
 void conn_close(struct conn *c);

@@ -49,7 +49,7 @@ def mutants():
                 verb, phases, flags, source = re.match(r'COMMAND\((\w+), ([^,]+), ([^,]+), (".*")\)', line).groups()
                 yield name, n, "phases", [f"COMMAND({verb}, ({phases}) ^ PHASE_RCPT, {flags}, {source})"]
                 yield name, n, "start", [f"COMMAND({verb}, ({phases}) ^ PHASE_START, {flags}, {source})"]
-                for flag in ("FLUSH", "ALONE", "NOARG", "JUNK", "SWALLOW"):
+                for flag in ("FLUSH", "ALONE", "NOARG", "JUNK", "SWALLOW", "CLEAR"):
                     yield name, n, flag, [f"COMMAND({verb}, {phases}, ({flags}) ^ CMD_{flag}, {source})"]
             elif line.startswith("REPLY("):
                 head, code, rest = re.match(r"(REPLY\(\w+, )(\d+)(,.*)", line).groups()

@@ -129,7 +129,7 @@ int sealed_file(const char *name, struct span bytes, int *out)
 }
 
 /* The name aside is made anew: whatever stands there, left behind or planted, is not written into. */
-static int write_synced(int dir_fd, const char *name, struct span bytes, mode_t mode)
+static int write_synced(int dir_fd, const char *name, struct span bytes, mode_t mode, gid_t gid)
 {
 	if (unlinkat(dir_fd, name, 0) != 0 && errno != ENOENT)
 		return errno;
@@ -137,6 +137,8 @@ static int write_synced(int dir_fd, const char *name, struct span bytes, mode_t 
 	if (fd < 0)
 		return errno;
 	int error = write_all(fd, bytes.at, bytes.n);
+	if (error == 0 && gid != (gid_t)-1 && fchown(fd, (uid_t)-1, gid) != 0)
+		error = errno;
 	if (error == 0 && fchmod(fd, mode) != 0)
 		error = errno;
 	if (error == 0 && fsync(fd) != 0)
@@ -148,13 +150,18 @@ static int write_synced(int dir_fd, const char *name, struct span bytes, mode_t 
 
 int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode)
 {
+	return replace_group_file_at(dir_fd, name, bytes, mode, (gid_t)-1);
+}
+
+int replace_group_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode, gid_t gid)
+{
 	char aside[300];
 	const char *slash = strrchr(name, '/'), *last = slash == NULL ? name : slash + 1;
 	/* hidden: nobody who watches the directory takes it for a file of its own */
 	int n = snprintf(aside, sizeof aside, "%.*s.%s.new", (int)(last - name), name, last);
 	if (n < 0 || (size_t)n >= sizeof aside)
 		return ENAMETOOLONG;
-	int error = write_synced(dir_fd, aside, bytes, mode);
+	int error = write_synced(dir_fd, aside, bytes, mode, gid);
 	if (error == 0 && renameat(dir_fd, aside, dir_fd, name) != 0)
 		error = errno;
 	if (error != 0) {

@@ -7,12 +7,12 @@
 
 /* Roles, one bit each: the matrix of messages.def is made of them. */
 #define ROLES(X) X(MASTER, 0) X(FRONT, 1) X(SMTPD, 2) X(CLEANUP, 3) X(QMGR, 4) X(MOVER, 5) X(SMTP, 6) X(DROP, 7) \
-	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13) X(LOCAL, 14) X(DELIVER, 15) X(MAPS, 16)
+	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13) X(LOCAL, 14) X(DELIVER, 15) X(MAPS, 16) X(AUTHD, 17)
 enum role {
 #define ROLE(name, bit) R_##name = 1 << bit,
 	ROLES(ROLE)
 #undef ROLE
-	R_ANY = 0x1fffe, /* all but master */
+	R_ANY = 0x3fffe, /* all but master */
 };
 const char *role_name(enum role r); /* "smtpd" */
 
@@ -62,6 +62,23 @@ enum session_flag {
 	SESSION_TRUSTED = 1,      /* in trusted_networks */
 	SESSION_NAME_DECIDES = 2, /* its address alone did not decide whether it may connect */
 };
+/* SASL mechanisms of a login, as bits: of auth_offer, one of auth_begin. */
+#define MECHANISMS(X) X(SCRAM_SHA_256_PLUS, 0, "SCRAM-SHA-256-PLUS") X(SCRAM_SHA_256, 1, "SCRAM-SHA-256") X(PLAIN, 2, "PLAIN") X(LOGIN, 3, "LOGIN")
+enum mechanism {
+#define MECHANISM(name, bit, word) MECHANISM_##name = 1 << bit,
+	MECHANISMS(MECHANISM)
+#undef MECHANISM
+};
+/* What authd says of a login (auth_answer). */
+enum login_status {
+	LOGIN_GOES_ON, /* text: the challenge */
+	LOGIN_GOOD,    /* text: who it is; proof: for cleanup */
+	LOGIN_BAD,
+	LOGIN_LIMITED, /* too many that failed: not looked at */
+	LOGIN_FAILED,  /* it can't be checked now */
+};
+enum { LOGIN_PROOF = 32, LOGIN_RESPONSE = 9216 /* bytes of a response: RFC 4954 4 has 12288 in base64 */, AUTH_KEY = 32 };
+
 enum rate_kind { RATE_CONNECTIONS, RATE_MESSAGES, RATE_RECIPIENTS, RATE_KINDS };
 
 /* What maps is asked (map_query), and what it says (map_answer). */

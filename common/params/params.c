@@ -71,7 +71,7 @@ static int check_number(const struct param_row *row, struct span text, bool test
 	}
 	if (is_time) {
 		error = parse_duration(text, &v);
-		if (test_mode)
+		if (test_mode && min > 1)
 			min = 1;
 	} else if (row->kind == KIND_BYTES) {
 		error = parse_bytes(text, &v);
@@ -122,6 +122,20 @@ static int check_word(const struct param_row *row, struct span text, int64_t *ou
 	}
 	complain(why, why->file, why->line, "%s: '%.*s' is not one of: %s", row->name, SPAN_ARG(text), row->words);
 	return EINVAL;
+}
+
+static int check_words(const struct param_row *row, struct span text, int64_t *out, struct complaint *why)
+{
+	struct span word;
+	int64_t set = 0, position;
+	while ((word = span_word(&text, " ,\t")).n > 0) {
+		int error = check_word(row, word, &position, why);
+		if (error != 0)
+			return error;
+		set |= INT64_C(1) << position;
+	}
+	*out = set;
+	return 0;
 }
 
 static bool text_is_printable(struct span s)
@@ -216,6 +230,7 @@ static const char *text_fault(enum param_kind kind, struct span text)
 	case KIND_TIME:
 	case KIND_TIME_LIMIT:
 	case KIND_BYTES:
+	case KIND_WORDS:
 	case KIND_WORD:
 		break;
 	}
@@ -240,6 +255,9 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 	case KIND_TIME_LIMIT:
 	case KIND_BYTES:
 		error = check_number(row, s, test_mode, &number, why);
+		break;
+	case KIND_WORDS:
+		error = check_words(row, s, &number, why);
 		break;
 	case KIND_WORD:
 		error = check_word(row, s, &number, why);
@@ -291,6 +309,19 @@ static void format_bytes(struct buffer *b, int64_t v)
 	}
 }
 
+static void format_words(struct buffer *b, const char *words, int64_t set)
+{
+	struct span rest = span_of(words), word;
+	const char *separator = "";
+	for (int64_t bit = 1; (word = span_word(&rest, " ")).n > 0; bit *= 2) {
+		if ((set & bit) == 0)
+			continue;
+		buffer_puts(b, separator);
+		buffer_put_span(b, word);
+		separator = " ";
+	}
+}
+
 void param_format(struct buffer *b, const struct param_row *row, const void *params)
 {
 	const char *field = (const char *)params + row->offset;
@@ -302,6 +333,8 @@ void param_format(struct buffer *b, const struct param_row *row, const void *par
 		memcpy(&text, field, sizeof text);
 	if (row->kind > KIND_WORD) {
 		buffer_puts(b, text == NULL ? "" : text);
+	} else if (row->kind == KIND_WORDS) {
+		format_words(b, row->words, v);
 	} else if (row->kind == KIND_WORD) {
 		struct span rest = span_of(row->words), word = {"", 0};
 		for (int64_t i = 0; i <= v; i++)
@@ -322,7 +355,7 @@ static void print_row(FILE *out, const struct param_row *r)
 {
 	(void)fprintf(out, ".TP\n.BR %s \" (default: %s)\"\n%s\n", r->name, r->standard[0] == '\0' ? "empty" : r->standard, r->text);
 	if (r->words[0] != '\0')
-		(void)fprintf(out, "One of: %s.\n", r->words);
+		(void)fprintf(out, "%s of: %s.\n", r->kind == KIND_WORDS ? "Any" : "One", r->words);
 	(void)fprintf(out, "(%s)\n", r->source);
 }
 

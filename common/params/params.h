@@ -11,11 +11,11 @@
 
 enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
 /* TIME_LIMIT: a time that may be "unlimited". */
-enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
+enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORDS, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
 	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY, KIND_MAPS,
 	KIND_NETWORKS, KIND_RATE };
 
-typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORD;
+typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORDS, param_WORD;
 typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY, *param_MAPS,
 	*param_NETWORKS, *param_RATE;
 

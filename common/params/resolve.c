@@ -193,6 +193,10 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 			complain(why, d->file, d->line, "[domain %s]: ehlo needs type = remote", d->name);
 			return EINVAL;
 		}
+		if (d->p.atrn_users[0] != '\0' && (d->p.type != DOMAIN_REMOTE || d->p.etrn != 1)) {
+			complain(why, d->file, d->line, "[domain %s]: atrn_users needs type = remote and etrn = yes: only mail that is held can be taken", d->name);
+			return EINVAL;
+		}
 		if (span_case_is(span_of(d->name), s->p.default_domain) && d->p.type == DOMAIN_REMOTE) {
 			complain(why, d->file, d->line, "[domain %s] is the default domain and cannot be remote", d->name);
 			return EINVAL;

@@ -73,6 +73,8 @@ static int allow_sockets(scmp_filter_ctx ctx, unsigned calls)
 	for (size_t i = 0; i < COUNT_OF(families) && error == 0; i++)
 		if ((calls & families[i].calls) != 0)
 			error = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i].family));
+	if (error == 0 && (calls & CALLS_PAIR) != 0)
+		error = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	return -error;
 }
 

@@ -2,6 +2,7 @@
 #include "route/route.h"
 
 struct applicant {
+	const struct server *server;
 	const struct client_list *exceptions;
 	const struct relay_client *client;
 	const struct route *route;
@@ -33,6 +34,11 @@ static enum listed domain_says_never(const struct applicant *a)
 	return domain_says(a, DOMAIN_RELAY_NEVER);
 }
 
+static enum listed has_logged_in(const struct applicant *a)
+{
+	return fits(a->client->logged_in && a->server->p.relay_authenticated == 0);
+}
+
 static enum listed is_listed(const struct applicant *a)
 {
 	return a->client->address == NULL ? LISTED_NO : reverse_listed(a->exceptions, a->client->address, a->client->names);
@@ -62,7 +68,7 @@ const char *relay_reason_text(enum relay_reason r)
 enum relay_answer relay_decide(const struct server *s, const struct client_list *exceptions, const struct relay_client *client,
 	const struct route *r, enum relay_reason *why)
 {
-	struct applicant a = {exceptions, client, r};
+	struct applicant a = {s, exceptions, client, r};
 	bool open = s->p.relay == 1, taken = false;
 	size_t i = 0;
 	enum listed fit;

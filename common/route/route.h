@@ -43,6 +43,7 @@ const char *relay_reason_text(enum relay_reason r);
 struct relay_client {
 	const struct sockaddr *address; /* NULL: none (local origin) */
 	const struct reverse *names;    /* NULL: not looked up yet */
+	bool logged_in;
 };
 enum relay_answer { RELAY_REFUSED, RELAY_TAKEN, RELAY_NEEDS_NAMES /* of the client, then once more */, RELAY_UNKNOWN /* the DNS does not say now */ };
 /* MISSION C5: the first rule that fits decides. */

@@ -119,6 +119,8 @@ static enum reply mail_param(struct span key, struct span value, unsigned *seen,
 	} else if (span_case_is(key, "ENVID")) {
 		good = once(seen, 16) && value.n > 0 && value.n <= 100 && xtext_is_valid(value);
 		m->envid = value;
+	} else if (span_case_is(key, "AUTH")) { /* RFC 4954 5: who says it is not believed, which needs no word */
+		good = once(seen, 32) && value.n > 0 && value.n <= 500 && (span_is(value, "<>") || xtext_is_valid(value));
 	} else {
 		return REPLY_PARAM_UNKNOWN;
 	}

@@ -38,6 +38,7 @@ enum command_flag {
 	CMD_ALONE = 2, /* refused if input is already waiting behind it: RFC 2920 3.1, RFC 3207 4.2 */
 	CMD_NOARG = 4, /* takes no argument */
 	CMD_JUNK = 8,  /* does no work: counts for junk_command_limit */
+	CMD_CLEAR = 32, /* good without TLS where tls = require */
 	CMD_SWALLOW = 16, /* bytes follow it whatever the reply: RFC 3030 2 */
 };
 enum command {

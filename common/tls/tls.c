@@ -144,3 +144,21 @@ void tls_describe(struct buffer *b, const SSL *ssl)
 	int used = SSL_CIPHER_get_bits(SSL_get_current_cipher(ssl), &bits);
 	buffer_printf(b, "%s with cipher %s (%d/%d bits)", SSL_get_version(ssl), SSL_get_cipher_name(ssl), used, bits);
 }
+
+void tls_put_bindings(SSL *ssl, struct buffer *exporter, struct buffer *unique)
+{
+	static const char label[] = "EXPORTER-Channel-Binding";
+	unsigned char bytes[64];
+	ERR_clear_error();
+	if (SSL_version(ssl) >= TLS1_3_VERSION) {
+		if (SSL_export_keying_material(ssl, bytes, 32, label, sizeof label - 1, NULL, 0, 0) == 1)
+			buffer_put(exporter, bytes, 32);
+		return;
+	}
+	if (SSL_get_extms_support(ssl) != 1)
+		return;
+	/* the first Finished: the client's, but in a resumed session the server's */
+	bool ours = (SSL_is_server(ssl) != 0) == (SSL_session_reused(ssl) != 0);
+	size_t n = ours ? SSL_get_finished(ssl, bytes, sizeof bytes) : SSL_get_peer_finished(ssl, bytes, sizeof bytes);
+	buffer_put(unique, bytes, n < sizeof bytes ? n : sizeof bytes);
+}

@@ -18,6 +18,9 @@ enum tls_result tls_read(SSL *ssl, char *bytes, size_t size, size_t *n);
 enum tls_result tls_write(SSL *ssl, const char *bytes, size_t size, size_t *n);
 /* "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)" */
 void tls_describe(struct buffer *b, const SSL *ssl);
+/* What only the two ends of this connection know, for a login to be bound to it: of TLS 1.3 that of RFC 9266, of 1.2 that of
+ * RFC 5929 3, where the extended master secret makes it safe (RFC 7627).  What there is none of stays empty. */
+void tls_put_bindings(SSL *ssl, struct buffer *exporter, struct buffer *unique);
 const char *tls_error_text(void);
 
 #endif

@@ -126,7 +126,8 @@ static void admit(struct front *f, int fd, uint32_t server, const struct sockadd
 		refuse(f, fd, REPLY_TOO_MANY, sa, "memory");
 		return;
 	}
-	f->sessions[number] = (struct front_session){.server = server, .used = true, .worker = worker, .client = client};
+	f->sessions[number] = (struct front_session){.server = server, .used = true, .trusted = (flags & SESSION_TRUSTED) != 0, .worker = worker, .client = client};
+	client_key(sa, f->sessions[number].network);
 	fs->sessions++;
 	((struct front_worker *)worker->peer_state)->sessions++;
 	report_soon(f);
@@ -188,4 +189,19 @@ void front_end_worker(struct front *f, const struct channel *worker)
 			front_end_session(f, i);
 		}
 	}
+}
+
+/* Whose session a worker tells authd of is said here, since a worker may say what it likes. */
+int front_on_client_query(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, client_query, query);
+	struct front *f = c->program;
+	const struct front_session *s = query.session < f->sessions_n ? &f->sessions[query.session] : NULL;
+	struct msg_client_answer answer = {.serial = query.serial};
+	if (s != NULL && s->used && s->worker != NULL && s->worker->instance == query.worker) {
+		answer.trusted = s->trusted;
+		answer.client = (struct span){(const char *)s->network, sizeof s->network};
+	}
+	send_client_answer(c, answer, -1);
+	return 0;
 }

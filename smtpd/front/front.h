@@ -39,7 +39,8 @@ struct front_worker {
 
 struct front_session {
 	uint32_t server;
-	bool used;
+	bool used, trusted;
+	unsigned char network[16]; /* the client's address as IPv6, of an IPv6 client its /64 */
 	struct channel *worker;
 	struct client_count *client; /* NULL: not counted */
 };
@@ -52,7 +53,7 @@ struct front_listener {
 
 struct front {
 	struct process proc;
-	struct channel *workers;
+	struct channel *workers, *authd;
 	struct front_listener listeners[IPC_FDS];
 	size_t listeners_n;
 	struct front_session *sessions; /* the index is the session's number */
@@ -71,7 +72,10 @@ void front_end_session(struct front *f, uint32_t number);
 void front_take_held(struct front *f, const struct channel *worker, uint32_t server, uint32_t n);
 void front_end_worker(struct front *f, const struct channel *worker);
 bool front_rate_is_over(struct front *f, uint32_t number, enum rate_kind kind); /* counts the session's client */
-/* clients.c: one more session of a client.  NULL: it gets none, *why says it; *limit is the parameter's name. */
+int front_on_client_query(struct channel *c, struct message *m);
+/* clients.c: whose limits they are: the address as IPv6, of an IPv6 client its /64 */
+void client_key(const struct sockaddr *sa, unsigned char out[16]);
+/* One more session of a client.  NULL: it gets none, *why says it; *limit is the parameter's name. */
 struct client_count *client_enter(struct front *f, uint32_t server, const struct sockaddr *sa, enum reply *why, const char **limit);
 void client_leave(struct front *f, struct client_count *c); /* c may be NULL */
 bool client_is_over(struct front *f, struct client_count *c, enum rate_kind kind); /* counts it, once */

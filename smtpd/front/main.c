@@ -100,15 +100,29 @@ static void worker_gone(struct channel *c, int reason)
 	c->peer_state = NULL;
 }
 
+static void authd_gone(struct channel *c, int reason)
+{
+	struct front *f = c->program;
+	(void)reason;
+	if (f->authd == c)
+		f->authd = NULL;
+}
+
+static const struct channel_owner authd_owner = {.handlers = {[MSG_client_query] = front_on_client_query}, .gone = authd_gone};
 static const struct channel_owner owner = {.handlers = {[MSG_session_closed] = on_session_closed, [MSG_rate_query] = on_rate_query,
 		[MSG_sessions_held] = on_sessions_held}, .gone = worker_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct front *f = p->program;
-	struct channel *c = channel_make(p->base, fd, R_FRONT, role, &owner, f);
+	struct channel *c = channel_make(p->base, fd, R_FRONT, role, role == R_AUTHD ? &authd_owner : &owner, f);
 	if (c == NULL)
 		return;
+	if (role == R_AUTHD) {
+		channel_close(f->authd);
+		f->authd = c;
+		return;
+	}
 	c->peer_state = calloc(1, sizeof(struct front_worker) + p->config.servers_n * sizeof(uint32_t));
 	if (c->peer_state == NULL) {
 		channel_close(c);

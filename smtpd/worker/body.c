@@ -7,12 +7,10 @@ enum { PROGRESS_BYTES = 4096 };
 
 static const char *protocol_of(const struct session *s)
 {
-	/* RFC 3848, RFC 6531 4.3 */
-	if (!s->esmtp)
-		return "SMTP";
-	if (s->t->mail.smtputf8)
-		return s->ssl != NULL ? "UTF8SMTPS" : "UTF8SMTP";
-	return s->ssl != NULL ? "ESMTPS" : "ESMTP";
+	/* RFC 3848, RFC 6531 4.3: by TLS, then by a login */
+	static const char *const ascii[] = {"ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA"}, *const utf8[] = {"UTF8SMTP", "UTF8SMTPS", "UTF8SMTPA", "UTF8SMTPSA"};
+	size_t i = (s->ssl != NULL ? 1u : 0u) + (session_has_login(s) ? 2u : 0u);
+	return !s->esmtp ? "SMTP" : s->t->mail.smtputf8 ? utf8[i] : ascii[i];
 }
 
 /* The id and the trace field are made when the content begins: a large one leaves for its file at once. */

@@ -53,6 +53,7 @@ static const struct { const char *word; bool (*offered)(const struct session *);
 	{"DSN", always},                 /* RFC 3461 */
 	{"SMTPUTF8", always},            /* RFC 6531 */
 	{"ETRN", has_etrn},              /* RFC 1985 */
+	{"ATRN", turn_is_offered},       /* RFC 2645 */
 	{"STARTTLS", tls_is_offered},    /* RFC 3207 */
 };
 
@@ -69,6 +70,7 @@ static void cmd_EHLO(struct session *s, struct span args)
 	for (size_t i = 0; i < COUNT_OF(extensions); i++)
 		if (extensions[i].offered(s))
 			buffer_printf(&s->out, "250-%s\r\n", extensions[i].word);
+	auth_put_extension(s);                   /* RFC 4954 */
 	if (p->out.recipient_limit != PARAM_UNLIMITED) /* RFC 9422 */
 		buffer_printf(&s->out, "250-LIMITS RCPTMAX=%lld\r\n", (long long)p->out.recipient_limit);
 	if (p->message_size_limit == PARAM_UNLIMITED)
@@ -107,9 +109,14 @@ static void cmd_STARTTLS(struct session *s, struct span args)
 		s->dead = true;
 }
 
+static void cmd_AUTH(struct session *s, struct span args)
+{
+	auth_command(s, args);
+}
+
 static void cmd_MAIL(struct session *s, struct span args)
 {
-	enum reply r = mail_begin(s, args);
+	enum reply r = auth_is_needed(s) ? REPLY_AUTH_NEEDED : mail_begin(s, args);
 	if (r != REPLY_COUNT)
 		session_reply(s, r, no_detail);
 }
@@ -184,6 +191,11 @@ static void cmd_ETRN(struct session *s, struct span args)
 	session_put(s, r, r == REPLY_SYNTAX ? no_detail : node);
 }
 
+static void cmd_ATRN(struct session *s, struct span args)
+{
+	turn_command(s, args);
+}
+
 static void cmd_HELP(struct session *s, struct span args)
 {
 	(void)args;
@@ -232,6 +244,10 @@ void command_run(struct session *s, struct span line)
 		return;
 	}
 	const struct command_row *row = command_row(c);
+	if ((row->flags & CMD_CLEAR) == 0 && s->ssl == NULL && session_params(s)->tls == TLS_REQUIRE) {
+		session_reply(s, REPLY_TLS_NEEDED, no_detail);
+		return;
+	}
 	s->junk = (row->flags & CMD_JUNK) != 0 ? s->junk + 1 : 0;
 	if ((row->phases & (unsigned)s->phase) == 0) {
 		enum reply why = why_out_of_place(s, c);

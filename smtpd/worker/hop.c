@@ -61,7 +61,7 @@ void hop_rewrite(struct session *s)
 	if (t->rewritten)
 		return;
 	t->rewritten = true;
-	if (t->walk.received > 0 || t->bad_chunk)
+	if ((t->walk.received > 0 && !session_has_login(s)) || t->bad_chunk)
 		return;
 	mask_sender(t, server);
 	if (!t->in_file && t->content.n > 0)

@@ -83,6 +83,7 @@ static void handshake(struct session *s)
 		want_write(s, false);
 		s->state = ST_COMMAND;
 		s->phase = PHASE_START; /* RFC 3207 4.2: all that was learned before is forgotten */
+		auth_forget(s);
 		free(s->helo);
 		s->helo = NULL;
 		session_arm(s);

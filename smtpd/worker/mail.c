@@ -105,7 +105,8 @@ enum reply mail_route_recipient(struct session *s)
 	if (address_parse(recipient, ADDRESS_UTF8, &a) != 0)
 		return REPLY_BAD_RECIPIENT;
 	route_find(server, &a, &route);
-	struct relay_client client = {.address = (struct sockaddr *)&s->client, .names = s->names == NULL ? NULL : &s->names->reverse};
+	struct relay_client client = {.address = (struct sockaddr *)&s->client, .names = s->names == NULL ? NULL : &s->names->reverse,
+		.logged_in = session_has_login(s)};
 	enum relay_answer relay = relay_decide(server, &s->worker->servers[s->server].relay_exceptions, &client, &route, &why);
 	if (relay == RELAY_NEEDS_NAMES && client_names_wait(s, NAMES_FOR_RELAY))
 		return REPLY_COUNT;

@@ -1,6 +1,6 @@
 /* smtpd: speaks SMTP with clients that front hands over.
  * User: posthorn-in.
- * May: read and write its sessions' sockets; talk to front, cleanup, mover, qmgr, maps, resolver, logd.
+ * May: read and write its sessions' sockets; make pairs of sockets (ATRN); talk to front, authd, cleanup, mover, qmgr, maps, resolver, logd.
  * Never: open a file after its start, connect, see another session's mail.
  * Until keyd takes over, it loads the server's key before its confinement. */
 #include "worker.h"
@@ -20,7 +20,7 @@ const struct log_event log_events[] = {
 };
 
 static struct worker worker;
-static const struct confinement rights = {.user_suffix = "in", .calls = CALLS_SOCKET, .files = 65536};
+static const struct confinement rights = {.user_suffix = "in", .calls = CALLS_SOCKET | CALLS_PAIR, .files = 65536};
 
 static int on_session_open(struct channel *c, struct message *m)
 {
@@ -46,6 +46,10 @@ static void peer_gone(struct channel *c, int reason)
 		w->resolver = NULL;
 		return;
 	}
+	if (c == w->authd) {
+		auth_gone(w);
+		return;
+	}
 	if (c == w->maps) {
 		w->maps = NULL;
 		return;
@@ -53,8 +57,10 @@ static void peer_gone(struct channel *c, int reason)
 	struct worker_server *s = &w->servers[c->server];
 	if (s->cleanup == c)
 		s->cleanup = NULL;
-	if (s->qmgr == c)
+	if (s->qmgr == c) {
 		s->qmgr = NULL;
+		turn_qmgr_gone(w, c->server);
+	}
 	if (s->mover == c) {
 		submit_mover_gone(w, c);
 		s->mover = NULL;
@@ -64,7 +70,8 @@ static void peer_gone(struct channel *c, int reason)
 static const struct channel_owner owner = {
 	.handlers = {[MSG_session_open] = on_session_open, [MSG_submitted] = submit_on_submitted,
 		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer,
-		[MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer},
+		[MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer,
+		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer},
 	.gone = peer_gone,
 };
 
@@ -76,6 +83,8 @@ static struct channel **place_of(struct worker *w, enum role role, uint32_t serv
 		return &w->maps;
 	if (role == R_RESOLVER)
 		return &w->resolver;
+	if (role == R_AUTHD)
+		return &w->authd;
 	struct worker_server *s = &w->servers[server];
 	return role == R_CLEANUP ? &s->cleanup : role == R_QMGR ? &s->qmgr : &s->mover;
 }
@@ -83,7 +92,7 @@ static struct channel **place_of(struct worker *w, enum role role, uint32_t serv
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct worker *w = p->program;
-	if (role != R_FRONT && role != R_MAPS && role != R_RESOLVER && server >= p->config.servers_n) {
+	if (role != R_FRONT && role != R_MAPS && role != R_RESOLVER && role != R_AUTHD && server >= p->config.servers_n) {
 		(void)close(fd);
 		return;
 	}

@@ -171,6 +171,8 @@ void session_free(struct session *s)
 	struct worker *w = s->worker;
 	screen_forget(s);
 	client_forget(s);
+	turn_forget(s);
+	auth_forget(s);
 	session_reset(s);
 	list_remove(s);
 	if (s->readable != NULL)
@@ -202,6 +204,28 @@ void session_end(struct session *s, enum reply r)
 	s->quit = true;
 }
 
+static size_t line_limit(const struct session *s, struct span in)
+{
+	return s->state == ST_LOGIN || (in.n > 5 && span_case_is((struct span){in.at, 5}, "AUTH ")) ? LINE_LIMIT_AUTH : LINE_LIMIT;
+}
+
+/* In the midst of AUTH it ends that. */
+static void refuse_line(struct session *s, enum reply r)
+{
+	if (s->state == ST_LOGIN)
+		auth_bad_line(s, r == REPLY_LINE_LONG ? REPLY_AUTH_LONG : r);
+	else
+		session_reply(s, r, (struct span){"", 0});
+}
+
+static void run_line(struct session *s, struct span line)
+{
+	if (s->state == ST_LOGIN)
+		auth_line(s, line);
+	else
+		command_run(s, line);
+}
+
 /* The next complete line of in, or what to do without one; returns the bytes used. */
 static size_t take_line(struct session *s, struct span in)
 {
@@ -211,10 +235,10 @@ static size_t take_line(struct session *s, struct span in)
 		const char *end = memmem(in.at, in.n, "\r\n", 2);
 		if (end == NULL) {
 			if (lf != NULL && !s->skipping_line) {
-				session_reply(s, REPLY_LINE_BARE, (struct span){"", 0});
+				refuse_line(s, REPLY_LINE_BARE);
 				s->skipping_line = true;
-			} else if (in.n > LINE_LIMIT && !s->skipping_line) {
-				session_reply(s, REPLY_LINE_LONG, (struct span){"", 0});
+			} else if (in.n > line_limit(s, in) && !s->skipping_line) {
+				refuse_line(s, REPLY_LINE_LONG);
 				s->skipping_line = true;
 			}
 			if (!s->skipping_line)
@@ -230,12 +254,12 @@ static size_t take_line(struct session *s, struct span in)
 	session_arm(s); /* a completed command re-arms; dripping bytes buy no time */
 	if (skip)
 		return line.n + 2;
-	if (line.n > LINE_LIMIT)
-		session_reply(s, REPLY_LINE_LONG, (struct span){"", 0});
+	if (line.n > line_limit(s, line))
+		refuse_line(s, REPLY_LINE_LONG);
 	else if (memchr(line.at, '\n', line.n) != NULL || memchr(line.at, '\r', line.n) != NULL || memchr(line.at, '\0', line.n) != NULL)
-		session_reply(s, REPLY_LINE_BARE, (struct span){"", 0});
+		refuse_line(s, REPLY_LINE_BARE);
 	else
-		command_run(s, line);
+		run_line(s, line);
 	return line.n + 2;
 }
 
@@ -248,6 +272,7 @@ static size_t use_input(struct session *s, struct span in)
 		size_t n = 0;
 		switch (s->state) {
 		case ST_COMMAND:
+		case ST_LOGIN:
 			/* what waits behind a command matters for those that must be alone */
 			n = take_line(s, rest);
 			break;
@@ -256,6 +281,9 @@ static size_t use_input(struct session *s, struct span in)
 			break;
 		case ST_CHUNK:
 			n = chunk_take(s, rest);
+			break;
+		case ST_TURNED:
+			n = turn_pass(s, rest);
 			break;
 		case ST_HANDSHAKE:
 		case ST_ASKING:
@@ -334,6 +362,8 @@ void session_run(struct session *s)
 	} while (used > 0 && s->in.n > 0 && s->out.n < OUTPUT_LIMIT / 2);
 	if (s->out.n == 0)
 		buffer_free(&s->out);
+	if (s->state == ST_TURNED)
+		turn_look(s);
 	/* not read: while an answer of ours is due, input is full, or the mover has no room for more */
 	bool pause = s->in.n >= INPUT_LIMIT / 2 || s->out.n >= OUTPUT_LIMIT / 2 || ((s->state == ST_COMMITTING || s->state == ST_ASKING) && s->in.n > 0) ||
 		(s->t != NULL && s->t->in_file && s->t->content.n > 2 * IPC_INLINE) || (s->is_asking && s->t != NULL && s->t->content.n > MEMORY_CONTENT + IPC_INLINE);
@@ -352,8 +382,10 @@ static void expire(struct session *s)
 		session_arm(s);
 		return;
 	}
-	session_end(s, REPLY_TIMEOUT);
-	(void)session_write(s);
+	if (s->state != ST_TURNED) { /* who is a client of ours no more gets no reply */
+		session_end(s, REPLY_TIMEOUT);
+		(void)session_write(s);
+	}
 	session_free(s);
 }
 
@@ -378,7 +410,7 @@ void worker_end_sessions(struct worker *w)
 		for (struct session *s = w->servers[i].oldest; s != NULL; s = next) {
 			next = s->newer;
 			s->stopping = true;
-			if (s->state == ST_COMMITTING) /* its true answer is on the way */
+			if (s->state == ST_COMMITTING || s->state == ST_TURNED) /* its true answer is on the way; smtp ends it */
 				continue;
 			session_reset(s);
 			session_end(s, REPLY_SHUTDOWN);

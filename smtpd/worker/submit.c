@@ -99,7 +99,7 @@ static void build_envelope(const struct session *s, struct buffer *out)
 	const struct transaction *t = s->t;
 	struct envelope e = {.sender = t->sender, .arrived_us = t->arrived_us, .hops = t->walk.received, .ret = t->mail.ret,
 		.size = submit_size(t), .envid = t->mail.envid, .client = span_of(s->address), .helo = span_of(s->helo),
-		.protocol = span_of(s->esmtp ? "ESMTP" : "SMTP"), .rcpts = t->rcpts, .rcpts_n = t->rcpts_n};
+		.protocol = span_of(s->esmtp ? "ESMTP" : "SMTP"), .login = span_of(session_has_login(s) ? s->login->name : ""), .rcpts = t->rcpts, .rcpts_n = t->rcpts_n};
 	e.flags = (t->walk.eight_bit ? ENV_8BIT : 0u) | (t->mail.smtputf8 ? ENV_UTF8 : 0u) |
 		(t->mail.body == BODY_BINARYMIME ? ENV_BINARY : 0u) | (t->in_file ? ENV_BODY_FILE : 0u) | (t->hold || s->hold ? ENV_HELD : 0u);
 	buffer_clear(out);
@@ -138,6 +138,7 @@ static void hand_over(struct session *s)
 		send_parts(c, t, &sent);
 	channel_begin(c, MSG_submit, &mark);
 	buffer_put_lspan(&c->out, qid_span(&t->id));
+	buffer_put_lspan(&c->out, session_has_login(s) ? (struct span){(const char *)s->login->proof, LOGIN_PROOF} : (struct span){"", 0});
 	buffer_put_lspan(&c->out, buffer_span(envelope));
 	if (t->in_file) {
 		buffer_put_u32(&c->out, 0);
@@ -171,20 +172,27 @@ void submit_all_again(struct worker *w, uint32_t server)
 				hand_over(s);
 }
 
+static void log_accepted(const struct session *s)
+{
+	const struct transaction *t = s->t;
+	struct buffer size, rcpts;
+	buffer_init(&size, 32);
+	buffer_init(&rcpts, 32);
+	buffer_put_decimal(&size, submit_size(t), 1);
+	buffer_put_decimal(&rcpts, t->rcpts_n, 1);
+	const struct log_field fields[] = {F("client", span_of(s->address)), F("helo", span_of(s->helo)), F("from", t->sender), F("size", buffer_span(&size)),
+		F("nrcpt", buffer_span(&rcpts)), F("proto", span_of(s->esmtp ? "ESMTP" : "SMTP")),
+		F("sasl_method", span_of(session_has_login(s) ? auth_method(s) : "")), F("sasl_username", span_of(session_has_login(s) ? s->login->name : ""))};
+	log_write(&s->worker->proc.log, &log_events[EV_accepted], qid_span(&t->id), fields, COUNT_OF(fields) - (session_has_login(s) ? 0 : 2));
+	buffer_free(&size);
+	buffer_free(&rcpts);
+}
+
 static void answer(struct session *s, enum reply r)
 {
 	struct transaction *t = s->t;
-	if (r == REPLY_QUEUED) {
-		struct buffer size, rcpts;
-		buffer_init(&size, 32);
-		buffer_init(&rcpts, 32);
-		buffer_put_decimal(&size, submit_size(t), 1);
-		buffer_put_decimal(&rcpts, t->rcpts_n, 1);
-		LOG(&s->worker->proc.log, accepted, qid_span(&t->id), F("client", span_of(s->address)), F("helo", span_of(s->helo)),
-			F("from", t->sender), F("size", buffer_span(&size)), F("nrcpt", buffer_span(&rcpts)), F("proto", span_of(s->esmtp ? "ESMTP" : "SMTP")));
-		buffer_free(&size);
-		buffer_free(&rcpts);
-	}
+	if (r == REPLY_QUEUED)
+		log_accepted(s);
 	session_reply(s, r, r == REPLY_QUEUED ? qid_span(&t->id) : (struct span){"", 0});
 	session_reset(s);
 	s->state = ST_COMMAND;

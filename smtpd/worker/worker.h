@@ -17,6 +17,7 @@
 
 enum {
 	LINE_LIMIT = 4096,            /* RFC 5321 4.5.3.1.4 with room for every extension */
+	LINE_LIMIT_AUTH = 12288,      /* RFC 4954 4: with AUTH, and each of its responses */
 	INPUT_LIMIT = 256 * 1024,
 	OUTPUT_LIMIT = 256 * 1024,    /* replies that a client does not read */
 	MEMORY_CONTENT = 128 * 1024,  /* larger contents are streamed to a file */
@@ -26,7 +27,7 @@ enum {
 };
 
 /* What a session waits for; limits: connection_timeout but where said. */
-#define STATES(X) X(HANDSHAKE) X(COMMAND) X(ASKING) X(BODY) X(CHUNK) X(COMMITTING) X(CLOSING)
+#define STATES(X) X(HANDSHAKE) X(COMMAND) X(LOGIN) X(ASKING) X(BODY) X(CHUNK) X(COMMITTING) X(TURNED) X(CLOSING)
 enum session_state {
 #define STATE(name) ST_##name,
 	STATES(STATE)
@@ -60,6 +61,27 @@ struct transaction {
 	uint64_t chunk_left;
 };
 
+/* AUTH, once it has begun; good: it is over, and name is who it is. */
+struct session_login {
+	struct session *session;
+	uint64_t serial;
+	uint32_t mechanism;
+	bool good;
+	char *name;
+	unsigned char proof[LOGIN_PROOF]; /* cleanup wants to see it */
+	struct session_login *next;       /* of those that are not over */
+};
+
+/* ATRN: the other end is smtp's, who is the client now. */
+struct session_turn {
+	struct session *session;
+	uint64_t serial;
+	int fd;
+	struct event *readable, *writable;
+	bool wants_read, wants_write;
+	struct session_turn *next; /* of the worker's */
+};
+
 /* A client's names, once something has asked for them. */
 struct client_names {
 	struct session *session;
@@ -69,6 +91,7 @@ struct client_names {
 	struct client_names *next; /* of those that are open */
 };
 /* What goes on when they are known. */
+enum { TLS_REQUIRE = 2, TLS_REQUIRE_AUTH = 3 }; /* of the parameter tls */
 enum names_for { NAMES_FOR_NOTHING, NAMES_FOR_ACCESS, NAMES_FOR_RELAY, NAMES_FOR_DATA, NAMES_FOR_CHUNK };
 
 struct session {
@@ -90,6 +113,8 @@ struct session {
 	struct event *tarpit;    /* the while */
 	struct client_names *names; /* NULL: nobody has asked */
 	enum names_for names_for;
+	struct session_turn *turn;   /* NULL: no ATRN */
+	struct session_login *login; /* NULL: AUTH has not begun */
 	enum rate_kind rated;
 	struct session *next_rated;
 	struct buffer in, out;
@@ -112,6 +137,7 @@ struct worker_server {
 	struct channel *cleanup, *mover, *qmgr;
 	struct client_list access, relay_exceptions, etrn_clients;
 	struct rate rates[RATE_KINDS];
+	uint32_t mechanisms;           /* that authd has for it */
 	uint32_t held;                 /* sessions that came from earlier fronts */
 	SSL_CTX *tls;
 	struct session *oldest, *newest;
@@ -121,7 +147,9 @@ struct worker_server {
 enum { WAIT_BUCKETS = 1024 };
 struct worker {
 	struct process proc;
-	struct channel *front, *maps, *resolver;
+	struct channel *front, *maps, *resolver, *authd;
+	struct session_turn *turns;
+	struct session_login *logins;  /* for an answer of authd */
 	unsigned fronts;               /* how many there have been */
 	struct session *rated;         /* for an answer of front */
 	struct client_names *naming;   /* for an answer of resolver */
@@ -141,6 +169,11 @@ struct worker {
 static inline const struct server_params *session_params(const struct session *s)
 {
 	return &s->worker->proc.config.servers[s->server].p;
+}
+
+static inline bool session_has_login(const struct session *s)
+{
+	return s->login != NULL && s->login->good;
 }
 
 /* session.c */
@@ -185,6 +218,25 @@ void client_late(struct worker *w, int64_t now_ms);
 int client_on_answer(struct channel *c, struct message *m);
 int client_on_rate(struct channel *c, struct message *m);
 int client_read_lists(struct worker *w);    /* of the configuration: 0 or ENOMEM */
+/* auth.c */
+void auth_put_extension(struct session *s);  /* the line of EHLO's reply */
+void auth_command(struct session *s, struct span args);
+void auth_line(struct session *s, struct span line); /* a response */
+void auth_bad_line(struct session *s, enum reply r); /* one that is none: the conversation is over */
+void auth_forget(struct session *s);
+bool auth_is_needed(const struct session *s);        /* before MAIL */
+const char *auth_method(const struct session *s);    /* of a session with a login */
+void auth_gone(struct worker *w);
+int auth_on_answer(struct channel *c, struct message *m);
+int auth_on_offer(struct channel *c, struct message *m);
+/* turn.c */
+bool turn_is_offered(const struct session *s);
+void turn_command(struct session *s, struct span args);
+size_t turn_pass(struct session *s, struct span in); /* what the client says; the bytes used */
+void turn_look(struct session *s);                   /* reads what smtp says while there is room */
+void turn_forget(struct session *s);
+int turn_on_answer(struct channel *c, struct message *m);
+void turn_qmgr_gone(struct worker *w, uint32_t server);
 /* screen.c: the one place where others have a say: at connect, MAIL, RCPT and the end of the header.  What they are asked
  * goes to maps today; milters and policy services will be asked here as well. */
 bool screen_is_needed(const struct session *s, enum map_question q);

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 const struct log_event log_events[] = {
@@ -33,6 +34,7 @@ static void begin(struct replay *r)
 	w->maps = link_to(r, R_MAPS, &side.maps);
 	w->servers[0].qmgr = link_to(r, R_QMGR, &side.qmgr);
 	w->resolver = link_to(r, R_RESOLVER, &side.resolver);
+	w->authd = link_to(r, R_AUTHD, &side.authd);
 }
 
 static void after(struct replay *r)
@@ -276,12 +278,81 @@ static void run_front(struct replay *r, struct span args)
 	replay_settle(r);
 }
 
+/* authd offers BITS | asked begin BITS WORDS|step WORDS|end | challenges "BYTES" | says good NAME|bad|limited|failed | dies | is back */
+static void run_authd(struct replay *r, struct span args)
+{
+	static const char *const words[] = {[LOGIN_GOOD] = "good", [LOGIN_BAD] = "bad", [LOGIN_LIMITED] = "limited", [LOGIN_FAILED] = "failed"};
+	struct span what = span_word(&args, " ");
+	struct msg_auth_answer answer = {.serial = side.login, .status = LOGIN_GOES_ON};
+	uint64_t bits = 0;
+	struct buffer b;
+	buffer_init(&b, 1 << 16);
+	replay_settle(r);
+	if (span_is(what, "offers")) {
+		if (parse_u64(span_trim(args), 15, &bits) != 0)
+			replay_fail(r, "which mechanisms?");
+		if (side.authd != NULL)
+			send_auth_offer(side.authd, (struct msg_auth_offer){.mechanisms = (uint32_t)bits}, -1);
+	} else if (span_is(what, "asked")) {
+		if (!span_eq(span_trim(args), span_trim(span_of(side.login_about))))
+			replay_fail(r, "the last word to it: %s", side.login_about);
+		side.login_about[0] = '\0';
+	} else if (span_is(what, "dies")) {
+		channel_close(side.authd);
+		side.authd = NULL;
+	} else if (span_is(what, "is")) {
+		side.worker.authd = link_to(r, R_AUTHD, &side.authd);
+	} else if (side.authd != NULL) {
+		struct span word = span_is(what, "challenges") ? SPAN_LIT("") : span_word(&args, " ");
+		for (uint32_t i = LOGIN_GOOD; i < COUNT_OF(words); i++)
+			answer.status = span_is(word, words[i]) ? i : answer.status;
+		if (span_is(what, "challenges"))
+			replay_quoted(r, args, &b);
+		answer.text = span_is(what, "challenges") ? buffer_span(&b) : span_trim(args);
+		answer.proof = answer.status == LOGIN_GOOD ? SPAN_LIT("ppppppppppppppppppppppppppppppp!") : SPAN_LIT("");
+		send_auth_answer(side.authd, answer, -1);
+	}
+	buffer_free(&b);
+	replay_settle(r);
+}
+
 static void run_qmgr(struct replay *r, struct span args)
 {
 	if (!span_is(args, "dies"))
 		replay_fail(r, "what does qmgr do?");
 	channel_close(side.qmgr);
 	side.qmgr = NULL;
+	replay_settle(r);
+}
+
+/* atrn asked NODES|over | answers ERRNO | says "BYTES" | hears "BYTES" | closes: what is at the other end of the pair */
+static void run_atrn(struct replay *r, struct span args)
+{
+	struct span what = span_word(&args, " ");
+	char heard[4096];
+	uint64_t status = 0;
+	struct buffer b;
+	buffer_init(&b, 1 << 20);
+	replay_settle(r);
+	if (span_is(what, "asked")) {
+		if (!span_eq(span_trim(args), span_of(side.turn_about)))
+			replay_fail(r, "the last word to qmgr: %s", side.turn_about);
+		side.turn_about[0] = '\0';
+	} else if (span_is(what, "answers")) {
+		if (parse_u64(span_trim(args), 200, &status) != 0)
+			replay_fail(r, "which errno?");
+		if (side.qmgr != NULL)
+			send_turn_answer(side.qmgr, (struct msg_turn_answer){.serial = side.turn, .status = (uint32_t)status}, -1);
+	} else if (span_is(what, "closes")) {
+		(void)close(side.turn_fd);
+		side.turn_fd = -1;
+	} else {
+		replay_quoted(r, args, &b);
+		ssize_t n = span_is(what, "says") ? send(side.turn_fd, b.at, b.n, MSG_NOSIGNAL) : recv(side.turn_fd, heard, sizeof heard, MSG_DONTWAIT);
+		if (span_is(what, "hears") && ((size_t)(n < 0 ? 0 : n) != b.n || memcmp(heard, b.at, b.n) != 0))
+			replay_fail(r, "smtp hears: %.*s", (int)(n < 0 ? 0 : n), heard);
+	}
+	buffer_free(&b);
 	replay_settle(r);
 }
 
@@ -396,7 +467,7 @@ static void run_sessions(struct replay *r, struct span args)
 
 static const struct replay_verb verbs[] = {
 	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
-	{"dns", run_dns}, {"front", run_front}, {"deaf", run_deaf}, {"rests", run_rests},
+	{"dns", run_dns}, {"front", run_front}, {"authd", run_authd}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
 	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
 };

@@ -9,11 +9,16 @@ enum cleanup_mood { CLEANUP_ANSWERS, CLEANUP_HOLDS };
 
 struct side {
 	struct worker worker;
-	struct channel *cleanup, *mover, *front, *maps, *qmgr, *resolver;  /* the far ends */
+	struct channel *cleanup, *mover, *front, *maps, *qmgr, *resolver, *authd;  /* the far ends */
 	uint64_t dns;                    /* the last question that resolver was asked */
 	uint32_t dns_kind;
 	char dns_about[300], rate_about[40];
 	uint32_t rated;                  /* the session that front was asked about */
+	uint64_t login;                  /* the last that authd was asked about */
+	char login_about[700];
+	uint64_t turn;                   /* the last ATRN that qmgr was asked for */
+	int turn_fd;
+	char turn_about[300];
 	char etrn[300];                  /* the last that qmgr was asked for */
 	uint64_t question;               /* the last that maps was asked */
 	unsigned asked, answered, discards;

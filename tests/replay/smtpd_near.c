@@ -51,6 +51,8 @@ static void describe(struct span text)
 	for (size_t i = 0; i < COUNT_OF(flags); i++)
 		if ((e.flags & flags[i].bit) != 0)
 			buffer_printf(b, " %s", flags[i].word);
+	if (e.login.n > 0)
+		buffer_printf(b, " login=%.*s", SPAN_ARG(e.login));
 	buffer_printf(b, " hops=%u size=%llu client=%.*s helo=%.*s protocol=%.*s", e.hops, (unsigned long long)e.size,
 		SPAN_ARG(e.client), SPAN_ARG(e.helo), SPAN_ARG(e.protocol));
 	arena_free(&arena);
@@ -66,6 +68,8 @@ static int on_submit(struct channel *c, struct message *m)
 	buffer_put_span(&side.content, s.content);
 	buffer_clear(&side.parts);
 	describe(s.envelope);
+	if (s.proof.n > 0)
+		buffer_printf(&side.envelope, " proof=%.*s", SPAN_ARG(s.proof));
 	side.submissions++;
 	if (side.mood == CLEANUP_ANSWERS)
 		answer_submission();
@@ -149,9 +153,58 @@ static int on_rate_query(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_turn(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, turn, asked);
+	side.turn = asked.serial;
+	side.turn_fd = m->fds[0];
+	m->fds[0] = -1;
+	(void)snprintf(side.turn_about, sizeof side.turn_about, "%.*s%s", SPAN_ARG(asked.nodes), asked.tls != 0 ? " tls" : "");
+	return 0;
+}
+
+static int on_turn_over(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, turn_over, over);
+	(void)snprintf(side.turn_about, sizeof side.turn_about, "over");
+	return 0;
+}
+
+static void put_response(const char *what, struct span bytes)
+{
+	size_t at = (size_t)snprintf(side.login_about, sizeof side.login_about, "%s ", what);
+	for (size_t i = 0; i < bytes.n && at + 1 < sizeof side.login_about; i++)
+		side.login_about[at++] = bytes.at[i] == '\0' ? '|' : bytes.at[i];
+	side.login_about[at] = '\0';
+}
+
+static int on_auth_begin(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, auth_begin, begin);
+	char what[100];
+	(void)snprintf(what, sizeof what, "begin %u%s%s%s", begin.mechanism, begin.initial != 0 ? " initial" : "", begin.exporter.n > 0 ? " exporter" : "", begin.unique.n > 0 ? " unique" : "");
+	side.login = begin.serial;
+	put_response(what, begin.response);
+	return 0;
+}
+
+static int on_auth_step(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, auth_step, step);
+	put_response("step", step.response);
+	return 0;
+}
+
+static int on_auth_end(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, auth_end, end);
+	(void)snprintf(side.login_about, sizeof side.login_about, "end");
+	return 0;
+}
+
 static void far_gone(struct channel *c, int reason)
 {
-	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps, &side.qmgr, &side.resolver};
+	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps, &side.qmgr, &side.resolver, &side.authd};
 	(void)reason;
 	for (size_t i = 0; i < COUNT_OF(far); i++)
 		if (*far[i] == c)
@@ -161,7 +214,9 @@ static void far_gone(struct channel *c, int reason)
 static const struct channel_owner far_owner = {
 	.handlers = {[MSG_submit] = on_submit, [MSG_submit_part] = on_part, [MSG_body_begin] = on_body_begin, [MSG_body_data] = on_body_data,
 		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed,
-		[MSG_map_query] = on_map_query, [MSG_etrn] = on_etrn, [MSG_dns_query] = on_dns_query, [MSG_rate_query] = on_rate_query},
+		[MSG_map_query] = on_map_query, [MSG_etrn] = on_etrn, [MSG_dns_query] = on_dns_query, [MSG_rate_query] = on_rate_query,
+		[MSG_auth_begin] = on_auth_begin, [MSG_auth_step] = on_auth_step, [MSG_auth_end] = on_auth_end,
+		[MSG_turn] = on_turn, [MSG_turn_over] = on_turn_over},
 	.gone = far_gone,
 };
 
@@ -175,12 +230,16 @@ static void near_gone(struct channel *c, int reason)
 	}
 	if (side.worker.resolver == c)
 		side.worker.resolver = NULL;
+	if (side.worker.authd == c)
+		auth_gone(&side.worker);
 	if (side.worker.maps == c)
 		side.worker.maps = NULL;
 	if (s->cleanup == c)
 		s->cleanup = NULL;
-	if (s->qmgr == c)
+	if (s->qmgr == c) {
 		s->qmgr = NULL;
+		turn_qmgr_gone(&side.worker, 0);
+	}
 	if (s->mover == c) {
 		submit_mover_gone(&side.worker, c);
 		s->mover = NULL;
@@ -189,7 +248,8 @@ static void near_gone(struct channel *c, int reason)
 
 static const struct channel_owner near_owner = {
 	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done,
-		[MSG_map_answer] = screen_on_answer, [MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer},
+		[MSG_map_answer] = screen_on_answer, [MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer,
+		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer},
 	.gone = near_gone,
 };
 

@@ -15,7 +15,7 @@ from inject import AT_FDCWD, Inside, Killed
 
 O_DIRECTORY, O_CREAT, O_WRONLY = os.O_DIRECTORY, os.O_CREAT, os.O_WRONLY
 MAINS = {"front": "smtpd/front", "smtpd": "smtpd/worker", **{r: r for r in
-         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps".split()}}
+         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd".split()}}
 
 
 def rights():
@@ -45,6 +45,7 @@ GROUPS = {
     "FILES": ("openat", "own", b".", O_DIRECTORY),
     "WRITE": ("fchmod", "own", 0o700),
     "RENAME": ("mkdirat", "own", b"probe.dir", 0o700),
+    "PAIR": ("socketpair", socket.AF_UNIX, socket.SOCK_STREAM, 0, b"12345678"),
     "MEMFD": ("memfd_create", b"probe", 0),
     "INOTIFY": ("inotify_init1", 0),
     "DB": ("getcwd", b" " * 4096, 4096),
@@ -104,7 +105,7 @@ class Confinement(unittest.TestCase):
     def own_dir(self, role):
         spool = self.horn.server_dir
         return {"cleanup": spool / "Queue" / "journal", "mover": spool / "Queue", "qmgr": spool / "Queue", "drop": spool / "Drop",
-                "pickup": spool / "Pickup"}.get(role, self.horn.root / "open")
+                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers"}.get(role, self.horn.root / "open")
 
     def descriptor(self, pid, path):
         for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
@@ -153,7 +154,7 @@ class Confinement(unittest.TestCase):
         open_dir = self.horn.root / "open"
         open_dir.mkdir(exist_ok=True)
         own = self.own_dir(role)
-        if own == open_dir or act[0] == "mkdirat" and not RIGHTS[role][1] & {"RENAME"}:
+        if own == open_dir or role == "authd" or act[0] == "mkdirat" and not RIGHTS[role][1] & {"RENAME"}:
             own = self.horn.root / f"own-{role}"
             own.mkdir(exist_ok=True)
             os.chown(own, pwd.getpwnam(self.users(role)).pw_uid, -1)

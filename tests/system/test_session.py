@@ -20,12 +20,12 @@ class Session(unittest.TestCase):
 
     def test_each_command_out_of_place(self):
         with self.h.client() as c:
-            for command, reply in (("MAIL FROM:<a@b.example>", "503"), ("RCPT TO:<a@local.example>", "503"), ("DATA", "503"), ("STARTTLS", "503"),
+            for command, reply in (("MAIL FROM:<a@b.example>", "503"), ("RCPT TO:<a@local.example>", "503"), ("DATA", "503"), ("AUTH PLAIN", "503"), ("ATRN", "503"),
                                    ("NONSENSE", "500"), ("", "500"), ("EHLO", "501"), ("EHLO a b", "250"), ("HELO -x-", "501"), ("VRFY x", "252"),
                                    ("EXPN x", "502"), ("NOOP", "250"), ("HELP", "214"), ("RSET x", "501"), ("RSET", "250"),
                                    ("RCPT TO:<a@local.example>", "503"), ("DATA", "503"), ("MAIL FROM:<a@b.example>", "250"), ("MAIL FROM:<a@b.example>", "503"),
                                    ("DATA", "503"), ("RCPT TO:<a@local.example>", "250"), ("DATA x", "501"), ("EHLO again.example", "250"),
-                                   ("RCPT TO:<a@local.example>", "503"), ("MAIL FROM:<a@b.example> SIZE=200000", "552"), ("AUTH PLAIN", "500"), ("QUIT", "221")):
+                                   ("RCPT TO:<a@local.example>", "503"), ("MAIL FROM:<a@b.example> SIZE=200000", "552"), ("AUTH PLAIN", "504"), ("ATRN", "502"), ("QUIT", "221")):
                 self.assertTrue(c.ask(command).startswith(reply), command)
             self.assertTrue(c.closed())
 

@@ -50,7 +50,7 @@ class Wait(unittest.TestCase):
                 for rcpt in ("a@sink.example", "b@sink.example", "c@deep.sink.example"):
                     c.send("a@example.org", rcpt, TEXT, ehlo=False)
                 waiting = queued(h, 3)
-                self.assertIn("(ETRN)", str(waiting))
+                self.assertIn("(ETRN, ATRN)", str(waiting))
                 wait_for("their next attempts, too", lambda: all(m["attempts"] >= 2 for m in h.messages()))
                 self.assertEqual((sink.messages, sink.connections), ([], 0))
                 self.assertTrue(c.ask("ETRN sink.example").startswith("250 2.0.0"))

@@ -49,6 +49,12 @@ static int act_socket(void)
 	return socket(AF_INET, SOCK_STREAM, 0) >= 0 ? DONE : REFUSED;
 }
 
+static int act_pair(void)
+{
+	int ends[2];
+	return socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0 ? DONE : REFUSED;
+}
+
 static int act_kill(void)
 {
 	return kill(getppid(), 0) == 0 ? DONE : REFUSED;
@@ -124,6 +130,7 @@ static const struct rule {
 	{"rename", CALLS_FILES | CALLS_WRITE, act_rename, false}, {"memfd", CALLS_SOCKET, act_memfd, false},
 	{"read and write", 0, act_write_pipe, true}, {"memory", 0, act_memory, true}, {"random bytes", 0, act_random, true},
 	{"open", CALLS_FILES, act_open, true}, {"rename", CALLS_RENAME, act_rename, true}, {"socket", CALLS_CONNECT, act_socket, true},
+	{"pair", CALLS_SOCKET | CALLS_CONNECT, act_pair, false}, {"pair", CALLS_PAIR, act_pair, true},
 	{"inotify", CALLS_INOTIFY, act_inotify, true}, {"memfd", CALLS_MEMFD, act_memfd, true},
 };
 

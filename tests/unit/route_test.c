@@ -128,6 +128,50 @@ START_TEST(each_rule_of_relaying)
 }
 END_TEST
 
+/* MISSION C5 whole: each mode of the list, listed or not, logged in or not, whether that counts, each kind of domain.  What
+ * holds is said here as the mission says it, not as the table does. */
+enum to { TO_OWN, TO_ALIAS, TO_LOCAL, TO_YES, TO_NEVER, TO_SERVER, TO_ELSE, TO_COUNT };
+enum { MATRIX = 2 * 2 * 2 * 2 * TO_COUNT };
+
+static bool mission_takes(bool allow, bool listed, bool login, bool counts, enum to to)
+{
+	if (to == TO_OWN || to == TO_ALIAS || to == TO_LOCAL)
+		return true;
+	if (to == TO_YES || to == TO_NEVER)
+		return to == TO_YES;
+	if (login && counts)
+		return true;
+	return listed ? !allow : allow;
+}
+
+START_TEST(the_matrix_of_relaying)
+{
+	static const char *const domains[TO_COUNT] = {"own.example", "alias.example", "local.example", "routed.example", "closed.example", "plain.example", "else.example"};
+	bool allow = _i & 1, listed = _i & 2, login = _i & 4, counts = _i & 8, got;
+	enum to to = (enum to)(_i / 16);
+	struct config c;
+	struct address a;
+	struct route r;
+	struct client_list l;
+	struct span bad;
+	enum relay_reason why;
+	char more[100], address[100];
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr = {htonl(listed ? 0xc0000201 : 0xcb007101)}};
+	const struct relay_client client = {.address = (struct sockaddr *)&sa, .logged_in = login};
+	(void)snprintf(more, sizeof more, "relay=%s\nrelay_authenticated=%s\n", allow ? "allow" : "deny", counts ? "yes" : "no");
+	(void)snprintf(address, sizeof address, "a@%s", domains[to]);
+	parse_with(more, &c);
+	ck_assert_int_eq(client_list_parse(span_of(c.servers[0].p.relay_exceptions), &l, &bad), 0);
+	ck_assert_int_eq(address_parse(span_of(address), 0, &a), 0);
+	route_find(&c.servers[0], &a, &r);
+	got = relay_decide(&c.servers[0], &l, &client, &r, &why) == RELAY_TAKEN;
+	ck_assert_msg(got == mission_takes(allow, listed, login, counts, to), "relay=%s listed=%d login=%d counts=%d %s: %s", allow ? "allow" : "deny", listed, login, counts, domains[to],
+		relay_reason_text(why));
+	client_list_free(&l);
+	config_free(&c);
+}
+END_TEST
+
 /* MISSION B5, C5: a client in a list of names, as the DNS has named it. */
 static const struct {
 	const char *rule, *more, *name; /* name NULL: no names have been looked up; "": it has none */
@@ -204,6 +248,7 @@ Suite *suite_route(void)
 	TCase *t = tcase_create("route");
 	tcase_add_loop_test(t, each_rule_of_routing, 0, (int)COUNT_OF(routes));
 	tcase_add_loop_test(t, each_rule_of_relaying, 0, (int)COUNT_OF(relays));
+	tcase_add_loop_test(t, the_matrix_of_relaying, 0, MATRIX);
 	tcase_add_loop_test(t, each_rule_of_relaying_by_name, 0, (int)COUNT_OF(named_clients));
 	tcase_add_loop_test(t, each_own_domain, 0, (int)COUNT_OF(own_domains));
 	suite_add_tcase(s, t);

@@ -93,7 +93,12 @@ static const struct { const char *args; enum reply reply; } mails[] = {
 	{"FROM:<a@b.example> RET=SOME", REPLY_SYNTAX},
 	{"FROM:<a@b.example> ENVID=a=b", REPLY_SYNTAX},
 	{"FROM:<a@b.example> SMTPUTF8=yes", REPLY_SYNTAX},
-	{"FROM:<a@b.example> AUTH=<>", REPLY_PARAM_UNKNOWN},
+	{"FROM:<a@b.example> AUTH=<>", REPLY_MAIL_OK}, /* RFC 4954 5 */
+	{"FROM:<a@b.example> AUTH=e+3Dmc2@example.com", REPLY_MAIL_OK},
+	{"FROM:<a@b.example> AUTH=a=b", REPLY_SYNTAX},
+	{"FROM:<a@b.example> AUTH=<a>", REPLY_MAIL_OK},
+	{"FROM:<a@b.example> AUTH=", REPLY_SYNTAX},
+	{"FROM:<a@b.example> X-AUTH=<>", REPLY_PARAM_UNKNOWN},
 	{"FROM:<\xc3\xa4@b.example>", REPLY_NEEDS_UTF8},
 	{"FROM:<\xc3\xa4@b.example> SMTPUTF8", REPLY_MAIL_OK},
 };
@@ -129,20 +134,22 @@ START_TEST(each_form_of_rcpt_gets_its_reply)
 END_TEST
 
 static const struct { enum command c; const char *verb; unsigned phases, flags; } commands[] = {
-	{CMD_EHLO, "ehlo", PHASE_ANY, CMD_FLUSH},
-	{CMD_HELO, "HELO", PHASE_ANY, CMD_FLUSH},
-	{CMD_STARTTLS, "STARTTLS", PHASE_GREETED, CMD_FLUSH | CMD_ALONE | CMD_NOARG},
+	{CMD_EHLO, "ehlo", PHASE_ANY, CMD_FLUSH | CMD_CLEAR},
+	{CMD_HELO, "HELO", PHASE_ANY, CMD_FLUSH | CMD_CLEAR},
+	{CMD_STARTTLS, "STARTTLS", PHASE_START | PHASE_GREETED, CMD_FLUSH | CMD_ALONE | CMD_NOARG | CMD_CLEAR},
+	{CMD_AUTH, "auth", PHASE_GREETED, CMD_FLUSH | CMD_ALONE}, /* RFC 4954 4: not in a transaction, the last of a group */
 	{CMD_MAIL, "MAIL", PHASE_GREETED, 0},
 	{CMD_RCPT, "RCPT", PHASE_MAIL | PHASE_RCPT, 0},
 	{CMD_DATA, "DATA", PHASE_RCPT, CMD_FLUSH | CMD_NOARG},
 	{CMD_BDAT, "BDAT", PHASE_RCPT | PHASE_CHUNKS, CMD_SWALLOW},
-	{CMD_RSET, "RSET", PHASE_ANY, CMD_NOARG | CMD_JUNK},
+	{CMD_RSET, "RSET", PHASE_ANY, CMD_NOARG | CMD_JUNK | CMD_CLEAR},
 	{CMD_VRFY, "VRFY", PHASE_ANY, CMD_FLUSH | CMD_JUNK},
 	{CMD_ETRN, "Etrn", PHASE_GREETED, CMD_FLUSH}, /* RFC 1985 4 */
+	{CMD_ATRN, "ATRN", PHASE_GREETED, CMD_FLUSH | CMD_ALONE}, /* RFC 2645 5.1 */
 	{CMD_EXPN, "EXPN", PHASE_ANY, CMD_FLUSH | CMD_JUNK},
 	{CMD_HELP, "HELP", PHASE_ANY, CMD_JUNK},
-	{CMD_NOOP, "NOOP", PHASE_ANY, CMD_FLUSH | CMD_JUNK},
-	{CMD_QUIT, "QUIT", PHASE_ANY, CMD_FLUSH | CMD_NOARG},
+	{CMD_NOOP, "NOOP", PHASE_ANY, CMD_FLUSH | CMD_JUNK | CMD_CLEAR},
+	{CMD_QUIT, "QUIT", PHASE_ANY, CMD_FLUSH | CMD_NOARG | CMD_CLEAR},
 	{CMD_COUNT, "WIZ", 0, 0},
 };
 

@@ -1,0 +1,100 @@
+/* authd: checks logins, for the processes that may not know a password. */
+#ifndef AUTHD_AUTHD_H
+#define AUTHD_AUTHD_H
+
+#include "ipc/ipc.h"
+#include "log/log.h"
+#include "passwd/passwd.h"
+#include "proc/proc.h"
+
+#include <gsasl.h>
+#include <sys/stat.h>
+
+#define EVENTS_FILE "authd/events.def"
+#include "log/events.h"
+
+enum {
+	LOGINS_MOST = 4000,      /* at a time */
+	FAILURES_MOST = 65536,    /* clients and names that are remembered; the oldest make room */
+	FAILURE_BUCKETS = 16384,
+	FAILURE_KEY = 16,
+};
+
+/* What is remembered of a client, of a name, or of both together. */
+struct failure {
+	unsigned char key[FAILURE_KEY];
+	int64_t start_ms, n;
+	struct failure *next;          /* in its bucket */
+	struct failure *older, *newer; /* all */
+};
+struct failures {
+	struct failure *buckets[FAILURE_BUCKETS], *oldest, *newest;
+	size_t n;
+};
+
+struct auth_server {
+	struct passwd_file file;
+	struct stat seen;              /* of the file that was read */
+	bool is_there, is_new;
+	char fault[100];               /* what was wrong with it; is_new: not yet told */
+	struct rate client_rate, user_rate;
+};
+
+/* A conversation.  It has one owner at a time: front (whose address is it?), the list of turns, the client, the delay. */
+struct login {
+	struct authd *authd;
+	struct channel *worker;        /* NULL: gone, or it has given up */
+	uint64_t serial, number;
+	uint32_t server, mechanism;
+	Gsasl_session *gsasl;
+	enum login_wait { WAITS_FRONT, WAITS_TURN, WAITS_CLIENT, WAITS_DELAY } wait;
+	bool first, last;              /* no response yet; the client only has to say that it has seen our last words */
+	bool client_known, trusted;
+	unsigned char client[16];      /* as IPv6; the network of an IPv6 client */
+	char name[PASSWD_NAME_MOST + 1 + 256];
+	struct buffer response;
+	struct event *delay;
+	enum login_status answer;      /* when the delay is over */
+	struct login *next, *next_turn;
+};
+
+struct authd {
+	struct process proc;
+	struct auth_server *servers;
+	struct channel *front, *workers;
+	struct login *logins, *turns, **turns_end;
+	size_t logins_n;
+	uint64_t numbers;
+	Gsasl *gsasl;
+	struct event *turn, *changed;
+	struct failures failures, known; /* known: clients and names whose logins were good */
+	unsigned char key[AUTH_KEY], secret[AUTH_KEY];
+	int dir_fd, notify_fd;
+};
+
+/* users.c: the files of passwords */
+int users_watch(struct authd *a);                    /* before the confinement; 0 or errno */
+void users_read(struct authd *a);                    /* those that have changed; tells the workers what is offered */
+void users_tell(struct authd *a);                    /* the log */
+void users_offer(struct authd *a, struct channel *worker);
+void users_changed(int fd, short what, void *context);
+int users_read_rates(struct authd *a);
+/* login.c */
+int login_on_begin(struct channel *c, struct message *m);
+int login_on_step(struct channel *c, struct message *m);
+int login_on_end(struct channel *c, struct message *m);
+int login_on_client(struct channel *c, struct message *m);
+void login_run(int fd, short what, void *context);   /* one turn: hashing takes its time, and pings want an answer */
+void login_worker_gone(struct authd *a, const struct channel *worker);
+void login_front_gone(struct authd *a);
+/* sasl.c: what libgsasl asks */
+int sasl_begin(struct login *l);                     /* 0 or ENOMEM */
+/* One step with l->response.  GSASL_NEEDS_MORE, GSASL_OK (both with *out, which the caller frees by gsasl_free), else it failed. */
+int sasl_step(struct login *l, char **out, size_t *n);
+int sasl_callback(Gsasl *g, Gsasl_session *session, Gsasl_property property);
+/* failures.c */
+bool failures_over(struct login *l, const char **limit); /* is it looked at? */
+void failures_count(struct login *l);
+void failures_good(struct login *l);
+
+#endif

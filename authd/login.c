@@ -1,0 +1,341 @@
+/* A login from its first word to its answer. */
+#include "authd.h"
+
+#include <netinet/in.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct span nothing = {"", 0};
+
+/* ---- the list ---- */
+
+static void leave_turns(struct login *l)
+{
+	struct authd *a = l->authd;
+	struct login **p = &a->turns;
+	while (*p != NULL && *p != l)
+		p = &(*p)->next_turn;
+	if (*p == NULL)
+		return;
+	*p = l->next_turn;
+	if (a->turns_end == &l->next_turn)
+		a->turns_end = p;
+}
+
+static void forget_response(struct login *l)
+{
+	if (l->response.at != NULL)
+		explicit_bzero(l->response.at, l->response.n);
+	buffer_free(&l->response);
+}
+
+static void end_login(struct login *l)
+{
+	struct authd *a = l->authd;
+	struct login **p = &a->logins;
+	while (*p != l)
+		p = &(*p)->next;
+	*p = l->next;
+	leave_turns(l);
+	if (l->delay != NULL)
+		event_free(l->delay);
+	if (l->gsasl != NULL)
+		gsasl_finish(l->gsasl);
+	forget_response(l);
+	free(l);
+	a->logins_n--;
+}
+
+static struct login *find(struct authd *a, const struct channel *worker, uint64_t serial)
+{
+	struct login *l = a->logins;
+	while (l != NULL && (l->worker != worker || l->serial != serial))
+		l = l->next;
+	return l;
+}
+
+static void take_turn(struct login *l)
+{
+	static const struct timeval now = {0};
+	struct authd *a = l->authd;
+	l->wait = WAITS_TURN;
+	l->next_turn = NULL;
+	*a->turns_end = l;
+	a->turns_end = &l->next_turn;
+	(void)event_add(a->turn, &now);
+}
+
+/* ---- answers ---- */
+
+static void answer(const struct login *l, enum login_status status, struct span text, struct span proof)
+{
+	if (l->worker != NULL)
+		send_auth_answer(l->worker, (struct msg_auth_answer){.serial = l->serial, .status = status, .text = text, .proof = proof}, -1);
+}
+
+static const char *word_of(const struct login *l)
+{
+	return gsasl_mechanism_name(l->gsasl);
+}
+
+static struct span said_name(const struct login *l)
+{
+	const char *said = l->gsasl == NULL ? NULL : gsasl_property_fast(l->gsasl, GSASL_AUTHID);
+	return span_of(l->name[0] != '\0' ? l->name : said);
+}
+
+static void format_client(const struct login *l, struct buffer *b)
+{
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6};
+	static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+	struct endpoint e = {.addr_n = sizeof sa};
+	if (!l->client_known) {
+		buffer_puts(b, "unknown");
+	} else if (memcmp(l->client, mapped, sizeof mapped) == 0) {
+		buffer_printf(b, "%u.%u.%u.%u", l->client[12], l->client[13], l->client[14], l->client[15]);
+	} else {
+		memcpy(&sa.sin6_addr, l->client, 16);
+		memcpy(&e.addr, &sa, sizeof sa);
+		endpoint_format(b, &e);
+		b->n -= b->n >= 2 ? 2 : 0; /* ":0" */
+	}
+}
+
+static void log_login(const struct login *l, enum program_event event, const char *key, const char *value)
+{
+	struct buffer client;
+	buffer_init(&client, 100);
+	format_client(l, &client);
+	const struct log_field fields[] = {F("client", buffer_span(&client)), F("sasl_method", span_of(word_of(l))), F("sasl_username", said_name(l)), F(key, span_of(value))};
+	log_write(&l->authd->proc.log, &log_events[event], NO_ID, fields, COUNT_OF(fields));
+	buffer_free(&client);
+}
+
+/* cleanup asks for it: that this worker was told of this login (its text is also in docs/ARCHITECTURE). */
+static void make_proof(const struct login *l, unsigned char out[LOGIN_PROOF])
+{
+	unsigned char bytes[4 + 80 + sizeof l->name];
+	unsigned n = LOGIN_PROOF;
+	const char *server = l->authd->proc.config.servers[l->server].name;
+	size_t server_n = strlen(server) + 1, name_n = strlen(l->name);
+	store_u32(bytes, l->worker->instance);
+	memcpy(bytes + 4, server, server_n);
+	memcpy(bytes + 4 + server_n, l->name, name_n);
+	(void)HMAC(EVP_sha256(), l->authd->key, AUTH_KEY, bytes, 4 + server_n + name_n, out, &n);
+}
+
+static void on_delay(int fd, short what, void *context)
+{
+	struct login *l = context;
+	(void)fd;
+	(void)what;
+	answer(l, l->answer, nothing, nothing);
+	end_login(l);
+}
+
+/* After a while, whatever was wrong with it. */
+static void answer_late(struct login *l, enum login_status status)
+{
+	struct timeval tv = {.tv_sec = (time_t)l->authd->proc.config.servers[l->server].p.auth_failure_delay};
+	l->answer = status;
+	l->wait = WAITS_DELAY;
+	forget_response(l);
+	l->delay = event_new(l->authd->proc.base, -1, 0, on_delay, l);
+	if (l->delay == NULL || event_add(l->delay, &tv) != 0)
+		on_delay(-1, 0, l);
+}
+
+static void refuse(struct login *l, const char *why)
+{
+	failures_count(l);
+	log_login(l, EV_login_failed, "reason", why);
+	answer_late(l, LOGIN_BAD);
+}
+
+static void limit(struct login *l, const char *which)
+{
+	log_login(l, EV_login_limited, "limit", which);
+	answer_late(l, LOGIN_LIMITED);
+}
+
+static void accept_login(struct login *l)
+{
+	unsigned char proof[LOGIN_PROOF];
+	if (l->name[0] == '\0') {
+		refuse(l, "no name");
+		return;
+	}
+	failures_good(l);
+	log_login(l, EV_login, "status", "good");
+	if (l->worker != NULL) {
+		make_proof(l, proof);
+		answer(l, LOGIN_GOOD, span_of(l->name), (struct span){(const char *)proof, sizeof proof});
+	}
+	end_login(l);
+}
+
+/* ---- turns ---- */
+
+static void go_on(struct login *l)
+{
+	char *out;
+	size_t n;
+	const char *which;
+	if (l->worker == NULL) {
+		end_login(l);
+		return;
+	}
+	if (l->last) { /* the client has seen that the server knows it (RFC 5802 3); it has nothing more to say */
+		if (l->response.n > 0)
+			refuse(l, "words after the last");
+		else
+			accept_login(l);
+		return;
+	}
+	if (failures_over(l, &which)) {
+		limit(l, which);
+		return;
+	}
+	int r = sasl_step(l, &out, &n);
+	forget_response(l);
+	l->first = false;
+	l->last = r == GSASL_OK && n > 0;
+	if (r == GSASL_NEEDS_MORE || l->last) {
+		l->wait = WAITS_CLIENT;
+		answer(l, LOGIN_GOES_ON, (struct span){out, n}, nothing);
+	} else if (r == GSASL_OK) {
+		accept_login(l);
+	} else if (l->name[0] != '\0' && failures_over(l, &which)) { /* known only now */
+		limit(l, which);
+	} else {
+		refuse(l, gsasl_strerror_name(r));
+	}
+	gsasl_free(out);
+}
+
+void login_run(int fd, short what, void *context)
+{
+	static const struct timeval now = {0};
+	struct authd *a = context;
+	struct login *l = a->turns;
+	(void)fd;
+	(void)what;
+	users_tell(a); /* what was read before there was a log */
+	if (l == NULL)
+		return;
+	leave_turns(l);
+	go_on(l);
+	if (a->turns != NULL)
+		(void)event_add(a->turn, &now);
+}
+
+/* ---- what comes ---- */
+
+static void set_binding(const struct login *l, Gsasl_property property, struct span bytes)
+{
+	char *text = NULL;
+	if (bytes.n == 0 || gsasl_base64_to(bytes.at, bytes.n, &text, NULL) != GSASL_OK)
+		return;
+	(void)gsasl_property_set(l->gsasl, property, text);
+	gsasl_free(text);
+}
+
+static struct login *make_login(struct authd *a, struct channel *c, const struct msg_auth_begin *m)
+{
+	struct login *l = a->logins_n >= LOGINS_MOST ? NULL : calloc(1, sizeof *l);
+	if (l == NULL)
+		return NULL;
+	*l = (struct login){.authd = a, .worker = c, .serial = m->serial, .number = ++a->numbers, .server = m->server, .mechanism = m->mechanism,
+		.first = m->initial == 0, .next = a->logins};
+	buffer_init(&l->response, LOGIN_RESPONSE);
+	buffer_put_span(&l->response, m->response);
+	a->logins = l;
+	a->logins_n++;
+	if (buffer_ok(&l->response) && sasl_begin(l) == 0) {
+		set_binding(l, GSASL_CB_TLS_EXPORTER, m->exporter);
+		set_binding(l, GSASL_CB_TLS_UNIQUE, m->unique);
+		return l;
+	}
+	end_login(l);
+	return NULL;
+}
+
+int login_on_begin(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, auth_begin, begin);
+	struct authd *a = c->program;
+	if (begin.server >= a->proc.config.servers_n || find(a, c, begin.serial) != NULL)
+		return EBADMSG;
+	struct login *l = make_login(a, c, &begin);
+	if (l == NULL) {
+		send_auth_answer(c, (struct msg_auth_answer){.serial = begin.serial, .status = LOGIN_FAILED}, -1);
+		return 0;
+	}
+	l->wait = WAITS_FRONT;
+	if (a->front == NULL)
+		take_turn(l);
+	else
+		send_client_query(a->front, (struct msg_client_query){.serial = l->number, .worker = c->instance, .session = begin.session}, -1);
+	return 0;
+}
+
+int login_on_client(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, client_answer, got);
+	struct authd *a = c->program;
+	struct login *l = a->logins;
+	while (l != NULL && l->number != got.serial)
+		l = l->next;
+	if (l == NULL || l->wait != WAITS_FRONT)
+		return 0;
+	l->client_known = got.client.n == sizeof l->client;
+	l->trusted = got.trusted != 0;
+	if (l->client_known)
+		memcpy(l->client, got.client.at, sizeof l->client);
+	take_turn(l);
+	return 0;
+}
+
+int login_on_step(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, auth_step, step);
+	struct login *l = find(c->program, c, step.serial);
+	if (l == NULL)
+		return 0;
+	if (l->wait != WAITS_CLIENT)
+		return EBADMSG;
+	buffer_put_span(&l->response, step.response);
+	if (!buffer_ok(&l->response))
+		return EBADMSG;
+	take_turn(l);
+	return 0;
+}
+
+int login_on_end(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, auth_end, end);
+	struct login *l = find(c->program, c, end.serial);
+	if (l != NULL)
+		end_login(l);
+	return 0;
+}
+
+void login_worker_gone(struct authd *a, const struct channel *worker)
+{
+	struct login *next;
+	for (struct login *l = a->logins; l != NULL; l = next) {
+		next = l->next;
+		if (l->worker == worker)
+			end_login(l);
+	}
+}
+
+/* Without it nobody knows the client: the limits of names hold all the same. */
+void login_front_gone(struct authd *a)
+{
+	for (struct login *l = a->logins; l != NULL; l = l->next)
+		if (l->wait == WAITS_FRONT)
+			take_turn(l);
+}

@@ -1,0 +1,95 @@
+"""A worker that has been taken over, in the place of libexec/smtpd: tells cleanup of a message what it likes.
+
+The channel's format is that of common/ipc; the numbers of messages and roles come from the tree's own tables."""
+import os
+import pathlib
+import re
+import shutil
+import socket
+import stat
+import struct
+import sys
+
+from horn import BUILD, TREE
+
+IPC = TREE / "common" / "ipc"
+ROWS = re.findall(r"^MSG\((\w+), (\d+),", (IPC / "messages.def").read_text(), re.M)
+NUMBER = {name: i for i, (name, _) in enumerate(ROWS)}
+ROLE = {name: 1 << int(bit) for name, bit in re.findall(r"X\((\w+), (\d+)\)", (IPC / "ipc.h").read_text())}
+TAG = {"sender": 1, "arrived": 2, "size": 6, "client": 8, "helo": 9, "protocol": 10, "login": 11, "rcpt": 16}
+
+
+def span(b):
+    return struct.pack("<I", len(b)) + b
+
+
+def message(name, payload):
+    return struct.pack("<II", NUMBER[name] | int(ROWS[NUMBER[name]][1]) << 16, len(payload)) + payload
+
+
+def messages(packet):
+    while packet:
+        kind, n = struct.unpack_from("<II", packet)
+        yield ROWS[kind & 0xffff][0], packet[8:8 + n]
+        packet = packet[8 + n:]
+
+
+def spans(payload):
+    while payload:
+        n, = struct.unpack_from("<I", payload)
+        yield payload[4:4 + n]
+        payload = payload[4 + n:]
+
+
+def envelope(login):
+    number = lambda tag, v: bytes([TAG[tag]]) + span(struct.pack("<Q", v))
+    text = lambda tag, v: bytes([TAG[tag]]) + span(v)
+    return (text("sender", b"a@example.org") + number("arrived", 1) + number("size", 10) + text("client", b"192.0.2.1") + text("helo", b"x.example") +
+            text("protocol", b"ESMTP") + (text("login", login) if login else b"") + text("rcpt", b"b@local.example"))
+
+
+def run(login, proof, result):
+    """As a worker: one submission, once there is a cleanup; what came of it goes to the file result."""
+    control = socket.socket(fileno=3)
+    control.setblocking(True)
+    packet, fds, _, _ = socket.recv_fds(control, 1 << 20, 16)
+    (name, payload), = messages(packet)
+    suffix = list(spans(payload[12:]))[1]
+    control.send(message("ready", struct.pack("<I", 0) + span(b"")))
+    submitted = False
+    while True:
+        packet, fds, _, _ = socket.recv_fds(control, 1 << 20, 16)
+        if not packet:
+            return
+        for name, payload in messages(packet):
+            if name == "ping":
+                control.send(message("pong", payload + struct.pack("<Q", 0)))
+            elif name == "stop":
+                return
+            elif name == "link" and struct.unpack_from("<I", payload)[0] == ROLE["CLEANUP"] and not submitted:
+                submitted = True
+                cleanup = socket.socket(fileno=fds[0])
+                cleanup.setblocking(True)
+                cleanup.send(message("submit", span(b"0000000A0" + suffix) + span(proof) + span(envelope(login)) + span(b"Subject: x\r\n\r\n")))
+                try:
+                    answer = cleanup.recv(1 << 20)
+                except ConnectionResetError:
+                    answer = b""
+                said = [n for n, _ in messages(answer)]
+                aside = f"{result}.{os.getpid()}" # there are two workers
+                pathlib.Path(aside).write_text(" ".join(said) or "closed")
+                os.rename(aside, result)
+
+
+def install(root, login, proof):
+    """The programs with this in smtpd's place below root; returns the path of posthorn, and the file of what came of it."""
+    place, result = root / "libexec", root / "said"
+    place.mkdir()
+    for f in (BUILD / "libexec").iterdir():
+        if f.name != "smtpd":
+            (place / f.name).symlink_to(f)
+    program = place / "smtpd"
+    program.write_text(f"#!{sys.executable} -B\nimport sys\nsys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})\nimport impostor\nimpostor.run({login!r}, {proof!r}, {str(result)!r})\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    shutil.copy(BUILD / "posthorn", root / "posthorn")
+    return root / "posthorn", result

@@ -1,0 +1,257 @@
+"""Logins (RFC 4954): by real clients, and what those get who have none."""
+import base64
+import os
+import re
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import time
+import unittest
+
+import impostor
+from horn import Client, Horn, Sink, remote, wait_for
+
+SLOW = int(os.environ.get("POSTHORN_SLOW", "1"))
+TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
+OPEN = ["trusted_networks=", "auth_basic_cleartext=yes", "auth_failure_delay=0s", "error_limit=unlimited", "error_soft_limit=unlimited"]
+
+
+def plain(user, word, to=""):
+    return "AUTH PLAIN " + base64.b64encode(f"{to}\0{user}\0{word}".encode()).decode()
+
+
+def tls():
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Auth(unittest.TestCase):
+    def horn(self, sink=None, server=(), users=(("alice", "secret"),)):
+        h = Horn(["test_mode=yes"], server, [remote(sink)] if sink else [])
+        for user, word in users:
+            self.passwd(h, "add", user, word)
+        return h
+
+    def passwd(self, h, act, user, word=None, **kw):
+        return h.run("hornpasswd", "-c", str(h.dir), act, user, input=None if word is None else word.encode() + b"\n", **kw)
+
+    def login(self, h, user, word, source=""):
+        """The reply to a login of its own connection."""
+        with Client(h.port, source=source) as c:
+            c.ask("EHLO c.example")
+            return c.ask(plain(user, word))
+
+    def offers(self, h):
+        with h.client() as c:
+            return re.findall(r"^250.AUTH (.*)$", c.ask("EHLO c.example"), re.M)
+
+    def test_each_client_logs_in_and_may_relay(self):
+        """swaks, curl, msmtp, Python, gsasl; with each mechanism that they know."""
+        with Sink() as sink, self.horn(sink, ["trusted_networks=", "auth_default_domain=horn.example"], [("alice@horn.example", "secret word")]) as h:
+            mail = h.root / "mail.eml"
+            mail.write_bytes(TEXT + b"\r\n")
+            def run(*command, input=None):
+                done = subprocess.run(command, capture_output=True, input=input, timeout=60)
+                self.assertEqual(done.returncode, 0, (command, done.stdout, done.stderr))
+            def swaks(how):
+                run("swaks", "--server", f"127.0.0.1:{h.port}", "--to", "b@sink.example", "--from", "alice@local.example", "--tls", "--auth", how, "--auth-user", "alice",
+                    "--auth-password", "secret word", "--header", f"Subject: swaks {how}")
+            def curl():
+                run("curl", "-sk", "--ssl-reqd", f"smtp://127.0.0.1:{h.port}", "-u", "Alice@Horn.example:secret word", "--mail-from", "alice@local.example", "--mail-rcpt", "b@sink.example",
+                    "-T", str(mail))
+            def msmtp(how):
+                run("msmtp", "-C", "/dev/null", "--host=127.0.0.1", f"--port={h.port}", f"--auth={how}", "--user=alice", "--passwordeval=echo 'secret word'", "--tls=on", "--tls-starttls=on",
+                    "--tls-certcheck=off", "--from=alice@local.example", "b@sink.example", input=TEXT.replace(b"\r\n", b"\n"))
+            def python(how):
+                with smtplib.SMTP("127.0.0.1", h.port, timeout=60) as s:
+                    s.starttls(context=tls())
+                    s.ehlo()
+                    s.user, s.password = "alice", "secret word"
+                    code, _ = s.auth(how, getattr(s, "auth_" + how.lower()))
+                    self.assertEqual(code, 235)
+                    s.sendmail("alice@local.example", ["b@sink.example"], TEXT)
+            def gsasl(how, *more):
+                """It can't send mail; it says whether the server knows it."""
+                done = subprocess.run(["gsasl", "--smtp", "--connect", f"127.0.0.1:{h.port}", "-m", how, "-a", "alice", "-p", "secret word", "--starttls", "--x509-ca-file=", *more],
+                                      capture_output=True, input=b"", timeout=60)
+                self.assertIn(b"\n235 2.7.0 Authentication successful\n", done.stdout.replace(b"\r\n", b"\n"), done.stderr)
+            swaks("PLAIN")
+            swaks("LOGIN")
+            curl()
+            for how in ("plain", "login", "scram-sha-256"):
+                msmtp(how)
+            python("PLAIN")
+            python("LOGIN")
+            for how in ("PLAIN", "LOGIN", "SCRAM-SHA-256-PLUS"):
+                gsasl(how)
+            gsasl("SCRAM-SHA-256", "--no-cb")
+            wait_for("all mail", lambda: len(sink.messages) == 8)
+            self.assertIn(b"with ESMTPSA id", sink.messages[0][2])
+            log = wait_for("the log", lambda: h.log() if h.log().count("sasl_username=alice@horn.example, status=good") == 12 else None)
+            self.assertEqual(log.count("sasl_username=alice@horn.example"), 20) # a line for each message, too
+            self.assertNotIn("secret word", log)
+
+    def test_what_is_no_login_is_refused_alike(self):
+        with self.horn(server=["trusted_networks=", "auth_basic_cleartext=yes", "auth_failure_delay=1s"]) as h:
+            with h.client() as c:
+                c.ask("EHLO c.example")
+                replies, took = [], []
+                for line in (plain("alice", "secrex"), plain("nobody", "secret"), plain("alice", ""), plain("", "secret"), plain("alice", "secret", "bob"), "AUTH PLAIN AAAA"):
+                    begun = time.monotonic()
+                    replies.append(c.ask(line))
+                    took.append(time.monotonic() - begun)
+                self.assertEqual(set(replies), {"535 5.7.8 Authentication credentials invalid"})
+                self.assertGreater(min(took), 0.9)
+                self.assertTrue(c.ask(plain("alice", "secret", "alice")).startswith("235"))
+            self.assertNotIn("secre", h.log())
+
+    def test_scram_tells_nobody_who_exists(self):
+        """Of a name that is not there the salt is the same each time, as many rounds as of one that is; the last step fails alike."""
+        def first(h, user):
+            with h.client() as c:
+                c.ask("EHLO c.example")
+                text = c.ask("AUTH SCRAM-SHA-256 " + base64.b64encode(f"n,,n={user},r=fyko+d2lbbFgONRv9qkxdawL".encode()).decode())
+                got = dict(p.split("=", 1) for p in base64.b64decode(text[4:]).decode().split(","))
+                end = f"c=biws,r={got['r']},p={base64.b64encode(b'x' * 32).decode()}"
+                return got["s"], got["i"], c.ask(base64.b64encode(end.encode()).decode())
+        with self.horn(server=OPEN) as h:
+            seen = [first(h, "nobody"), first(h, "alice"), first(h, "noone")]
+            self.assertEqual({(len(s), i, reply) for s, i, reply in seen}, {(len(seen[0][0]), "65536", "535 5.7.8 Authentication credentials invalid")})
+            self.assertEqual(len({s for s, i, reply in seen}), 3)
+            h.stop()
+            h.start()
+            self.assertEqual([first(h, "nobody"), first(h, "alice"), first(h, "noone")], seen)
+
+    def test_a_client_that_fails_too_often_is_not_looked_at(self):
+        """MISSION C3; trusted networks are spared, and other clients."""
+        with self.horn(server=["trusted_networks=127.0.0.9", *OPEN[1:], "auth_client_failure_rate=3/1h"]) as h:
+            for _ in range(3):
+                self.assertTrue(self.login(h, "alice", "no").startswith("535"))
+            self.assertTrue(self.login(h, "alice", "secret").startswith("454 4.7.0 Too many logins that failed"))
+            for _ in range(5):
+                self.assertTrue(self.login(h, "alice", "no", "127.0.0.9").startswith("535"))
+            self.assertTrue(self.login(h, "alice", "secret", "127.0.0.9").startswith("235"))
+            self.assertTrue(self.login(h, "alice", "secret", "127.0.0.2").startswith("235"))
+            self.assertIn("limit=auth_client_failure_rate", wait_for("the log", lambda: h.log() if "login_limited" in h.log() else None))
+
+    def test_a_name_is_guarded_and_its_owner_is_not_locked_out(self):
+        """What fails from everywhere closes the name to strangers; a client whose login was good before gets in."""
+        with self.horn(server=[*OPEN, "auth_user_failure_rate=4/1h"], users=[("alice", "secret"), ("bob", "word")]) as h:
+            self.assertTrue(self.login(h, "alice", "secret", "127.0.0.5").startswith("235"))
+            for i in range(4):
+                self.assertTrue(self.login(h, "alice", "no", f"127.0.1.{i + 1}").startswith("535"))
+            self.assertTrue(self.login(h, "Alice", "secret", "127.0.2.1").startswith("454"))
+            self.assertTrue(self.login(h, "alice", "secret", "127.0.0.5").startswith("235"))
+            self.assertTrue(self.login(h, "bob", "word", "127.0.2.1").startswith("235"))
+
+    def test_users_come_and_go_while_it_runs(self):
+        with self.horn(server=OPEN, users=()) as h:
+            self.assertEqual(self.offers(h), [])
+            self.assertTrue(self.login(h, "alice", "one").startswith("504"))
+            self.passwd(h, "add", "alice", "one")
+            wait_for("AUTH is offered", lambda: self.offers(h) == ["SCRAM-SHA-256 PLAIN LOGIN"])
+            self.assertTrue(self.login(h, "alice", "one").startswith("235"))
+            self.passwd(h, "add", "alice", "two")
+            wait_for("the new password", lambda: self.login(h, "alice", "two").startswith("235"))
+            self.assertTrue(self.login(h, "alice", "one").startswith("535"))
+            with open(h.dir / "servers" / "default.passwd", "a") as f:
+                f.write("bob:nonsense\n")
+            wait_for("the bad line is told", lambda: "line 4 is no good" in h.log())
+            self.assertTrue(self.login(h, "alice", "two").startswith("235"))
+            done = self.passwd(h, "add", "carol", "x", check=False)
+            self.assertEqual((done.returncode, b"default.passwd:4: " in done.stderr), (65, True))
+            (h.dir / "servers" / "default.passwd").unlink()
+            wait_for("nothing is offered", lambda: self.offers(h) == [])
+
+    def test_reload_changes_methods(self):
+        with self.horn(server=OPEN) as h:
+            for methods, offered in (("anonymous", []), ("basic", ["SCRAM-SHA-256 PLAIN LOGIN"]), ("anonymous integrated", [])):
+                h.conf("-e", f"auth_methods={methods}")
+                h.run("posthorn", "-c", str(h.dir), "reload")
+                wait_for(methods, lambda: self.offers(h) == offered)
+                with h.client() as c:
+                    c.ask("EHLO c.example")
+                    self.assertEqual(c.ask("MAIL FROM:<a@example.org>")[:3], "530" if methods == "basic" else "250")
+
+    def test_authd_may_die(self):
+        with Sink() as sink, self.horn(sink, OPEN) as h, h.client() as c:
+            c.ask("EHLO c.example")
+            self.assertTrue(c.ask(plain("alice", "secret")).startswith("235"))
+            for pid in h.pids("authd"):
+                os.kill(pid, signal.SIGKILL)
+            wait_for("logins go on", lambda: self.login(h, "alice", "secret").startswith("235"))
+            c.send("alice@local.example", "b@sink.example", TEXT, ehlo=False)
+            for role in ("cleanup", "front"):
+                for pid in h.pids(role):
+                    os.kill(pid, signal.SIGKILL)
+            wait_for("it knows the login still", lambda: c.ask("MAIL FROM:<alice@local.example>").startswith("250") or c.ask("RSET") == "")
+            c.ask("RCPT TO:<b@sink.example>")
+            c.ask("DATA")
+            c.say(TEXT + b"\r\n.\r\n")
+            self.assertTrue(c.hear().startswith("250"))
+            wait_for("both", lambda: len(sink.messages) == 2)
+            wait_for("logins go on", lambda: self.login(h, "alice", "secret").startswith("235"))
+
+    def outcome_of_claim(self, login, proof):
+        """What cleanup says to a worker that claims a login, and the log."""
+        h = self.horn()
+        try:
+            posthorn, result = impostor.install(h.root, login, proof)
+            subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, timeout=60)
+            h.started = True
+            said = wait_for("an outcome", lambda: result.read_text() if result.exists() else None)
+            wait_for("the log", lambda: "status=" in h.log() or "bad_submission" in h.log())
+            return said, h.log()
+        finally:
+            h.__exit__(None)
+
+    def test_a_worker_that_was_taken_over_cannot_claim_a_login(self):
+        """cleanup wants authd's proof; without a login it takes the same message."""
+        for proof in (b"", b"p" * 32, b"p" * 31):
+            said, log = self.outcome_of_claim(b"alice", proof)
+            self.assertEqual((said, "bad_submission" in log), ("closed", True), proof)
+        said, log = self.outcome_of_claim(b"", b"")
+        self.assertEqual((said, "bad_submission" in log, "status=sent" in log), ("submitted", False, True))
+
+    def test_a_flood_of_logins_holds_up_nobody(self):
+        """1,000 clients that guess: another's mail is taken within a second, memory stays bounded."""
+        with Sink() as sink, self.horn(sink, ["trusted_networks=", "auth_basic_cleartext=yes", "client_connection_limit=unlimited", "auth_failure_delay=5s"]) as h:
+            authd = h.pids("authd")[0]
+            def held():
+                with open(f"/proc/{authd}/smaps_rollup") as f:
+                    return int(re.search(r"^Pss: +(\d+)", f.read(), re.M)[1])
+            before, guessers = held(), []
+            try:
+                for i in range(1000):
+                    s = socket.create_connection(("127.0.0.1", h.port), 60, (f"127.{i // 250 + 1}.{i % 250 + 1}.1", 0))
+                    guessers.append(s)
+                for s in guessers:
+                    s.recv(1000)
+                for i, s in enumerate(guessers):
+                    s.sendall(b"EHLO c.example\r\n")
+                for i, s in enumerate(guessers):
+                    s.recv(4000)
+                for i, s in enumerate(guessers):
+                    s.sendall(plain(f"user{i}", "guess").encode() + b"\r\n")
+                most = 0
+                for _ in range(5):
+                    begun = time.monotonic()
+                    with h.client() as c:
+                        c.send("x@example.org", "postmaster@local.example", TEXT)
+                    most = max(most, time.monotonic() - begun)
+                self.assertLess(most, 1 * SLOW, "mail of others")
+                grown = held() - before
+                self.assertLess(grown, 64 * 1024 * SLOW, "KB")
+                answers = [s.recv(1000)[:3] for s in guessers]
+                self.assertEqual(set(answers), {b"535"})
+            finally:
+                for s in guessers:
+                    s.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
