@@ -11,17 +11,15 @@ enum kind { OF_CLIENT = 1, OF_NAME = 2, OF_BOTH = 3 };
 /* Nobody who does not know the secret can choose keys that meet. */
 static void make_key(const struct login *l, enum kind kind, unsigned char out[FAILURE_KEY])
 {
-	unsigned char bytes[1 + 4 + 1 + 16 + sizeof l->name] = {0}, digest[EVP_MAX_MD_SIZE];
+	unsigned char bytes[1 + 4 + 16 + sizeof l->name] = {0}, digest[EVP_MAX_MD_SIZE];
 	unsigned n = 0;
 	size_t name_n = (kind & OF_NAME) != 0 ? strlen(l->name) : 0;
 	bytes[0] = (unsigned char)kind;
 	store_u32(bytes + 1, l->server);
-	if ((kind & OF_CLIENT) != 0) {
-		bytes[5] = l->client_known;
-		memcpy(bytes + 6, l->client, 16);
-	}
-	memcpy(bytes + 22, l->name, name_n);
-	(void)HMAC(EVP_sha256(), l->authd->secret, AUTH_KEY, bytes, 22 + name_n, digest, &n);
+	if ((kind & OF_CLIENT) != 0)
+		memcpy(bytes + 5, l->client, 16);
+	memcpy(bytes + 21, l->name, name_n);
+	(void)HMAC(EVP_sha256(), l->authd->secret, AUTH_KEY, bytes, 21 + name_n, digest, &n);
 	memcpy(out, digest, FAILURE_KEY);
 }
 
@@ -84,12 +82,18 @@ static bool is_over(struct login *l, enum kind kind, const struct rate *r)
 	return f != NULL && r->n != PARAM_UNLIMITED && clock_mono_ms() - f->start_ms < r->seconds * 1000 && f->n >= r->n;
 }
 
+/* Whom no front knows (any more) begins no new session: error_limit suffices, and no stranger shares its count. */
+static bool has_client_limit(const struct login *l)
+{
+	return l->client_known && !l->trusted;
+}
+
 bool failures_over(struct login *l, const char **limit)
 {
 	const struct auth_server *s = &l->authd->servers[l->server];
 	unsigned char both[FAILURE_KEY];
 	*limit = "auth_client_failure_rate";
-	if (!l->trusted && is_over(l, OF_CLIENT, &s->client_rate))
+	if (has_client_limit(l) && is_over(l, OF_CLIENT, &s->client_rate))
 		return true;
 	*limit = "auth_user_failure_rate";
 	if (l->name[0] == '\0' || !is_over(l, OF_NAME, &s->user_rate))
@@ -118,7 +122,7 @@ static void count(struct login *l, enum kind kind, const struct rate *r)
 void failures_count(struct login *l)
 {
 	const struct auth_server *s = &l->authd->servers[l->server];
-	if (!l->trusted)
+	if (has_client_limit(l))
 		count(l, OF_CLIENT, &s->client_rate);
 	if (l->name[0] != '\0')
 		count(l, OF_NAME, &s->user_rate);

@@ -302,8 +302,10 @@ int login_on_step(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, auth_step, step);
 	struct login *l = find(c->program, c, step.serial);
-	if (l == NULL)
+	if (l == NULL) { /* begun with the authd before this one */
+		send_auth_answer(c, (struct msg_auth_answer){.serial = step.serial, .status = LOGIN_FAILED}, -1);
 		return 0;
+	}
 	if (l->wait != WAITS_CLIENT)
 		return EBADMSG;
 	buffer_put_span(&l->response, step.response);

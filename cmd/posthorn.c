@@ -126,13 +126,23 @@ static void keep(void *context, struct span bytes)
 	buffer_put_span(context, bytes);
 }
 
+static void print_server(const struct server *s)
+{
+	(void)printf("  %-16s listens on %s", s->name, s->p.listen);
+	if (s->p.listen_tls[0] != '\0')
+		(void)printf("; with TLS on %s", s->p.listen_tls);
+	if (s->p.listen_submission[0] != '\0')
+		(void)printf("; for submission on %s", s->p.listen_submission);
+	(void)putchar('\n');
+}
+
 static int status_text(struct cli *c, const struct buffer *json)
 {
 	pid_t pid = cli_master(c);
 	(void)json;
 	(void)printf("the service is running, process %d\n", (int)pid);
 	for (size_t i = 0; i < c->config.servers_n; i++)
-		(void)printf("  %-16s listens on %s\n", c->config.servers[i].name, c->config.servers[i].p.listen);
+		print_server(&c->config.servers[i]);
 	return EX_OK;
 }
 

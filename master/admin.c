@@ -64,6 +64,10 @@ static void put_server(struct buffer *b, const struct master *m, uint32_t i)
 	buffer_put_json(b, span_of(s->name));
 	buffer_printf(b, ",\"state\":\"%s\",\"listen\":", m->stopping ? "stopping" : "running");
 	buffer_put_json(b, span_of(s->p.listen));
+	buffer_puts(b, ",\"listen_tls\":");
+	buffer_put_json(b, span_of(s->p.listen_tls));
+	buffer_puts(b, ",\"listen_submission\":");
+	buffer_put_json(b, span_of(s->p.listen_submission));
 	buffer_printf(b, ",\"sessions\":%llu,\"queue\":%llu}", (unsigned long long)m->sessions[i], (unsigned long long)m->queued[i]);
 }
 
@@ -136,7 +140,8 @@ static bool needs_restart(const struct config *a, const struct config *b)
 		return true;
 	for (size_t i = 0; i < a->servers_n; i++) {
 		const struct server *x = &a->servers[i], *y = &b->servers[i];
-		if (strcmp(x->name, y->name) != 0 || strcmp(x->p.listen, y->p.listen) != 0 ||
+		if (strcmp(x->name, y->name) != 0 || strcmp(x->p.listen, y->p.listen) != 0 || strcmp(x->p.listen_tls, y->p.listen_tls) != 0 ||
+			strcmp(x->p.listen_submission, y->p.listen_submission) != 0 ||
 			strcmp(x->p.queue_directory, y->p.queue_directory) != 0 || strcmp(x->p.local.drop_directory, y->p.local.drop_directory) != 0 ||
 			strcmp(x->p.pickup_directory, y->p.pickup_directory) != 0 || strcmp(x->p.badmail_directory, y->p.badmail_directory) != 0)
 			return true;

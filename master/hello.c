@@ -54,7 +54,7 @@ static void give_listeners(struct gift *g, const struct master *m)
 {
 	for (size_t i = 0; i < m->listeners_n; i++) {
 		char name[32];
-		(void)snprintf(name, sizeof name, "l%u", m->listeners[i].server);
+		(void)snprintf(name, sizeof name, "%c%u", "lts"[m->listeners[i].kind], m->listeners[i].server);
 		give_copy(g, m->listeners[i].fd, name);
 	}
 }

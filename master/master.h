@@ -30,6 +30,7 @@ enum { NO_SERVER = UINT32_MAX };
 struct listener {
 	int fd;
 	uint32_t server;
+	enum listen_kind kind;
 };
 
 struct master {

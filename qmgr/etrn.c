@@ -35,8 +35,7 @@ bool etrn_has_mail(const struct row *row, struct span node)
 /* Is mail held for it?  At most so many nodes at a time: each looks through all that waits. */
 static bool is_held_node(const struct qmgr *q, struct span node)
 {
-	struct span domain = node.n > 0 && node.at[0] == '@' ? (struct span){node.at + 1, node.n - 1} : node;
-	const struct domain *d = route_section(q->server, domain);
+	const struct domain *d = route_node_section(q->server, node);
 	size_t n = 0;
 	for (const struct opened *o = q->opened; o != NULL; o = o->next)
 		n++;

@@ -22,13 +22,38 @@ const struct turn *turn_of(const struct qmgr *q, struct span domain)
 	return NULL;
 }
 
+static struct span domain_of(struct span node)
+{
+	return node.n > 0 && node.at[0] == '@' ? (struct span){node.at + 1, node.n - 1} : node;
+}
+
+/* Is any domain of both? */
+static bool meet(struct span one, struct span other)
+{
+	return etrn_covers(one, domain_of(other)) || etrn_covers(other, domain_of(one));
+}
+
+static bool meets_turn(const struct turn *t, struct span node)
+{
+	struct span rest = span_of(t->nodes), taken;
+	while ((taken = span_word(&rest, " ")).n > 0)
+		if (meet(node, taken))
+			return true;
+	return false;
+}
+
 /* Nothing is handed out twice at a time. */
 static bool is_taken(const struct qmgr *q, struct span nodes)
 {
 	struct span node;
-	while ((node = span_word(&nodes, " ")).n > 0)
-		if (turn_of(q, node) != NULL || etrn_is_open(q, node))
-			return true;
+	while ((node = span_word(&nodes, " ")).n > 0) {
+		for (const struct turn *t = q->turns; t != NULL; t = t->next)
+			if (meets_turn(t, node))
+				return true;
+		for (const struct opened *o = q->opened; o != NULL; o = o->next)
+			if (o->until_ms > clock_mono_ms() && meet(node, span_of(o->node)))
+				return true;
+	}
 	return false;
 }
 
@@ -88,11 +113,7 @@ static uint64_t make_due(struct qmgr *q, struct span nodes)
 /* Whose parameters hold for the connection: those of the first domain. */
 static struct span section_of(const struct qmgr *q, struct span nodes)
 {
-	char wild[300];
-	struct span node = span_word(&nodes, " ");
-	bool below = node.n > 0 && node.at[0] == '@';
-	(void)snprintf(wild, sizeof wild, "*.%.*s", below ? (int)node.n - 1 : 0, node.at + 1);
-	const struct domain *d = below ? server_domain(q->server, span_of(wild)) : route_section(q->server, node);
+	const struct domain *d = route_node_section(q->server, span_word(&nodes, " "));
 	return span_of(d == NULL ? "" : d->name);
 }
 

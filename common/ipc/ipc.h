@@ -61,6 +61,8 @@ enum {
 enum session_flag {
 	SESSION_TRUSTED = 1,      /* in trusted_networks */
 	SESSION_NAME_DECIDES = 2, /* its address alone did not decide whether it may connect */
+	SESSION_TLS = 4,          /* it begins with TLS (listen_tls) */
+	SESSION_SUBMISSION = 8,   /* nothing without TLS, no mail without a login (listen_submission) */
 };
 /* SASL mechanisms of a login, as bits: of auth_offer, one of auth_begin. */
 #define MECHANISMS(X) X(SCRAM_SHA_256_PLUS, 0, "SCRAM-SHA-256-PLUS") X(SCRAM_SHA_256, 1, "SCRAM-SHA-256") X(PLAIN, 2, "PLAIN") X(LOGIN, 3, "LOGIN")

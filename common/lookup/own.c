@@ -33,14 +33,13 @@ static bool listed(const struct own_addresses *o, const unsigned char addr[16])
 
 bool own_has(const struct own_addresses *o, const struct server *s, const struct sockaddr *sa)
 {
-	struct span rest = span_of(s->p.listen);
+	struct listen_walk w = {0};
 	struct endpoint e;
 	unsigned char addr[16], own[16];
-	bool bad;
 	if (sockaddr_to_v6(sa, addr) != 0)
 		return false;
 	uint16_t port = ntohs(sa->sa_family == AF_INET ? ((const struct sockaddr_in *)sa)->sin_port : ((const struct sockaddr_in6 *)sa)->sin6_port);
-	while (listen_next(&rest, &e, &bad)) {
+	while (server_listen_next(s, &w, &e)) {
 		if (e.port != port)
 			continue;
 		if (e.any ? listed(o, addr) : sockaddr_to_v6((const struct sockaddr *)&e.addr, own) == 0 && memcmp(own, addr, sizeof own) == 0)

@@ -264,7 +264,7 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 		break;
 	case KIND_TEXT: case KIND_PATH: case KIND_HOSTNAME: case KIND_LISTEN:
 	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: case KIND_MAPS: case KIND_NETWORKS: case KIND_RATE: {
-		bool unset = row->kind == KIND_NAMES && s.n == 0 && row->standard[0] == '\0';
+		bool unset = (row->kind == KIND_NAMES || row->kind == KIND_LISTEN) && s.n == 0 && row->standard[0] == '\0';
 		const char *fault = unset ? NULL : text_fault(row->kind, s);
 		if (fault != NULL) {
 			complain(why, why->file, why->line, "%s: '%.*s': %s", row->name, SPAN_ARG(s), fault);

@@ -159,6 +159,15 @@ struct endpoint {
 };
 /* Each endpoint of a LISTEN text: next one, false at the end or (with *bad) at a bad one. */
 bool listen_next(struct span *rest, struct endpoint *out, bool *bad);
+/* Each endpoint of a server, of listen, listen_tls and listen_submission; false at the end.  Begin with {0}. */
+enum listen_kind { LISTEN_PLAIN, LISTEN_TLS, LISTEN_SUBMISSION, LISTEN_KINDS };
+struct listen_walk {
+	enum listen_kind kind; /* of the endpoint that came last */
+	struct span rest;
+};
+struct server;
+bool server_listen_next(const struct server *s, struct listen_walk *w, struct endpoint *out);
+const char *listen_parameter(enum listen_kind kind); /* "listen_tls" */
 void endpoint_format(struct buffer *b, const struct endpoint *e);
 bool endpoint_same(const struct endpoint *a, const struct endpoint *b);
 

@@ -182,6 +182,14 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 		complain(why, file, 0, "tls_certificate_file and tls_key_file go together: set both or none");
 		return EINVAL;
 	}
+	if (s->p.listen_submission[0] != '\0' && (s->p.auth_methods & ~INT64_C(1)) == 0) {
+		complain(why, file, 0, "listen_submission: nobody could send there, as auth_methods is anonymous alone: add basic");
+		return EINVAL;
+	}
+	if ((s->p.listen_submission[0] != '\0' || s->p.listen_tls[0] != '\0') && s->p.tls == 1) {
+		complain(why, file, 0, "listen_tls and listen_submission need TLS: tls = none does not go with them");
+		return EINVAL;
+	}
 	for (size_t i = 0; i < s->domains_n; i++) {
 		struct domain *d = &s->domains[i];
 		d->has_own = d->has_own || d->p.ehlo == 0;
@@ -205,28 +213,30 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 	return c->arena.failed ? ENOMEM : 0;
 }
 
+static int same_listener(const struct config *c, size_t one, size_t other, const struct listen_walk *w, const struct endpoint *e, struct complaint *why)
+{
+	char file[300];
+	struct buffer text;
+	buffer_init(&text, 100);
+	endpoint_format(&text, e);
+	(void)snprintf(file, sizeof file, "servers/%s.conf", c->servers[one].name);
+	complain(why, file, 0, "%s: %s is named by server %s and by server %s", listen_parameter(w->kind), buffer_cstr(&text), c->servers[other].name, c->servers[one].name);
+	buffer_free(&text);
+	return EADDRINUSE;
+}
+
+/* Each endpoint against all that come before it. */
 static int check_listeners(const struct config *c, struct complaint *why)
 {
 	struct endpoint a, b;
-	bool bad;
 	for (size_t i = 0; i < c->servers_n; i++) {
-		struct span rest = span_of(c->servers[i].p.listen);
-		while (listen_next(&rest, &a, &bad)) {
+		size_t n = 0;
+		for (struct listen_walk w = {0}; server_listen_next(&c->servers[i], &w, &a); n++) {
 			for (size_t k = 0; k <= i; k++) {
-				struct span others = k == i ? rest : span_of(c->servers[k].p.listen);
-				while (listen_next(&others, &b, &bad)) {
-					if (!endpoint_same(&a, &b))
-						continue;
-					char file[300];
-					struct buffer text;
-					buffer_init(&text, 100);
-					endpoint_format(&text, &a);
-					(void)snprintf(file, sizeof file, "servers/%s.conf", c->servers[i].name);
-					complain(why, file, 0, "listen: %s is named by server %s and by server %s", buffer_cstr(&text),
-						c->servers[k].name, c->servers[i].name);
-					buffer_free(&text);
-					return EADDRINUSE;
-				}
+				struct listen_walk others = {0};
+				for (size_t m = 0; (k < i || m < n) && server_listen_next(&c->servers[k], &others, &b); m++)
+					if (endpoint_same(&a, &b))
+						return same_listener(c, i, k, &w, &a, why);
 			}
 		}
 	}

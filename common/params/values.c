@@ -100,6 +100,30 @@ bool listen_next(struct span *rest, struct endpoint *out, bool *bad)
 	return true;
 }
 
+static const char *listen_text(const struct server *s, enum listen_kind kind)
+{
+	return kind == LISTEN_PLAIN ? s->p.listen : kind == LISTEN_TLS ? s->p.listen_tls : s->p.listen_submission;
+}
+
+bool server_listen_next(const struct server *s, struct listen_walk *w, struct endpoint *out)
+{
+	bool bad;
+	if (w->rest.at == NULL)
+		w->rest = span_of(listen_text(s, LISTEN_PLAIN));
+	while (!listen_next(&w->rest, out, &bad)) {
+		if (w->kind + 1 == LISTEN_KINDS)
+			return false;
+		w->kind++;
+		w->rest = span_of(listen_text(s, w->kind));
+	}
+	return true;
+}
+
+const char *listen_parameter(enum listen_kind kind)
+{
+	return kind == LISTEN_PLAIN ? "listen" : kind == LISTEN_TLS ? "listen_tls" : "listen_submission";
+}
+
 void endpoint_format(struct buffer *b, const struct endpoint *e)
 {
 	char text[INET6_ADDRSTRLEN] = "";

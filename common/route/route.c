@@ -50,15 +50,14 @@ static bool is_literal(const struct question *q)
 /* postmaster@[192.0.2.1]: the address of a listener, at any port. */
 static bool is_own_literal(const struct question *q)
 {
-	struct span rest = span_of(q->server->p.listen);
+	struct listen_walk w = {0};
 	struct endpoint e;
 	struct sockaddr_storage sa;
 	socklen_t n;
 	unsigned char own[16], asked[16];
-	bool bad;
 	if (!is_literal(q) || literal_to_sockaddr(q->address->domain, 0, &sa, &n) != 0 || sockaddr_to_v6((const struct sockaddr *)&sa, asked) != 0)
 		return false;
-	while (listen_next(&rest, &e, &bad))
+	while (server_listen_next(q->server, &w, &e))
 		if (!e.any && sockaddr_to_v6((const struct sockaddr *)&e.addr, own) == 0 && memcmp(own, asked, sizeof own) == 0)
 			return true;
 	return false;
@@ -186,4 +185,17 @@ void route_put_text(struct buffer *b, const struct route *r)
 		return;
 	buffer_putc(b, ';');
 	buffer_put_span(b, r->fallback);
+}
+
+const struct domain *route_node_section(const struct server *s, struct span node)
+{
+	char below[260];
+	if (node.n == 0 || node.at[0] != '@')
+		return route_section(s, node);
+	struct span domain = {node.at + 1, node.n - 1};
+	const struct domain *d = route_section(s, domain);
+	if (d != NULL || domain.n > 255)
+		return d;
+	(void)snprintf(below, sizeof below, "*.%.*s", SPAN_ARG(domain));
+	return server_domain(s, span_of(below));
 }

@@ -29,6 +29,8 @@ void route_trace(const struct server *s, const struct address *a, struct route *
 	void (*step)(void *context, enum route_reason rule, bool fits), void *context);
 /* The section for a name: the exact one, else the wildcard with the longest match (MISSION E4). NULL: none. */
 const struct domain *route_section(const struct server *s, struct span name);
+/* The same for a node of ETRN or ATRN: a name, or "@NAME" for it and all below it. */
+const struct domain *route_node_section(const struct server *s, struct span node);
 bool route_domain_is_own(const struct server *s, struct span domain); /* the default one, an alias or a local one */
 /* One text for a route: "NEXTHOPS" or "NEXTHOPS;FALLBACK".  Equal texts and sections are one destination. */
 void route_put_text(struct buffer *b, const struct route *r);

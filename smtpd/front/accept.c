@@ -19,7 +19,7 @@ static void report_soon(struct front *f)
 }
 
 /* A refusal needs no session: one write into an empty socket buffer never blocks. */
-static void refuse(struct front *f, int fd, enum reply why, const struct sockaddr *sa, const char *limit)
+static void refuse(struct front *f, int fd, enum reply why, const struct sockaddr *sa, uint32_t flags, const char *limit)
 {
 	struct buffer line;
 	char text[INET6_ADDRSTRLEN] = "";
@@ -27,7 +27,8 @@ static void refuse(struct front *f, int fd, enum reply why, const struct sockadd
 		: (const void *)&((const struct sockaddr_in6 *)sa)->sin6_addr;
 	buffer_init(&line, 600);
 	reply_put(&line, why, (struct span){"", 0});
-	(void)!send(fd, line.at, line.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if ((flags & SESSION_TLS) == 0) /* who expects TLS learns nothing from a line of text */
+		(void)!send(fd, line.at, line.n, MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)shutdown(fd, SHUT_WR);
 	(void)close(fd);
 	buffer_free(&line);
@@ -93,37 +94,38 @@ static bool is_counted(const struct front_server *s, const struct server_params 
 	return false;
 }
 
-static void admit(struct front *f, int fd, uint32_t server, const struct sockaddr *sa, socklen_t n)
+static void admit(struct front *f, int fd, const struct front_listener *l, const struct sockaddr *sa, socklen_t n)
 {
+	uint32_t server = l->server;
 	const struct server_params *p = &f->proc.config.servers[server].p;
 	struct front_server *fs = &f->servers[server];
 	struct channel *worker = pick_worker(f);
 	struct client_count *client = NULL;
-	uint32_t number, flags = client_list_has(&fs->trusted, sa) ? SESSION_TRUSTED : 0;
+	uint32_t number, flags = l->flags | (client_list_has(&fs->trusted, sa) ? SESSION_TRUSTED : 0u);
 	enum reply why;
 	const char *limit;
 	if (worker == NULL || f->stopping) {
-		refuse(f, fd, REPLY_SERVICE_DOWN, sa, "stopping");
+		refuse(f, fd, REPLY_SERVICE_DOWN, sa, flags, "stopping");
 		return;
 	}
 	if (access_is_denied(f, server, sa, &flags)) {
-		refuse(f, fd, REPLY_ACCESS_DENIED, sa, "access");
+		refuse(f, fd, REPLY_ACCESS_DENIED, sa, flags, "access");
 		return;
 	}
 	if ((int64_t)fs->sessions >= p->connection_limit) {
-		refuse(f, fd, REPLY_TOO_MANY, sa, "connection_limit");
+		refuse(f, fd, REPLY_TOO_MANY, sa, flags, "connection_limit");
 		return;
 	}
 	if ((flags & SESSION_TRUSTED) == 0 && is_counted(fs, p)) {
 		client = client_enter(f, server, sa, &why, &limit);
 		if (client == NULL) {
-			refuse(f, fd, why, sa, limit);
+			refuse(f, fd, why, sa, flags, limit);
 			return;
 		}
 	}
 	if (new_session(f, &number) != 0) {
 		client_leave(f, client);
-		refuse(f, fd, REPLY_TOO_MANY, sa, "memory");
+		refuse(f, fd, REPLY_TOO_MANY, sa, flags, "memory");
 		return;
 	}
 	f->sessions[number] = (struct front_session){.server = server, .used = true, .trusted = (flags & SESSION_TRUSTED) != 0, .worker = worker, .client = client};
@@ -134,7 +136,7 @@ static void admit(struct front *f, int fd, uint32_t server, const struct sockadd
 	send_session_open(worker, (struct msg_session_open){.session = number, .server = server, .flags = flags, .client = {(const char *)sa, n}}, fd);
 }
 
-void front_accept(struct front *f, int listen_fd, uint32_t server)
+void front_accept(struct front *f, int listen_fd, const struct front_listener *l)
 {
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
 		struct sockaddr_storage sa = {.ss_family = AF_UNSPEC};
@@ -145,7 +147,7 @@ void front_accept(struct front *f, int listen_fd, uint32_t server)
 				LOG(&f->proc.log, accept_failed, NO_ID, F("reason", span_of(strerror(errno))));
 			return;
 		}
-		admit(f, fd, server, (struct sockaddr *)&sa, n);
+		admit(f, fd, l, (struct sockaddr *)&sa, n);
 	}
 }
 

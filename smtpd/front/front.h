@@ -48,6 +48,7 @@ struct front_session {
 struct front_listener {
 	struct event *event;
 	uint32_t server;
+	uint32_t flags; /* session_flag bits of its sessions */
 	struct front *front;
 };
 
@@ -67,7 +68,7 @@ struct front {
 	bool report_due, stopping, is_open;
 };
 
-void front_accept(struct front *f, int listen_fd, uint32_t server);
+void front_accept(struct front *f, int listen_fd, const struct front_listener *l);
 void front_end_session(struct front *f, uint32_t number);
 void front_take_held(struct front *f, const struct channel *worker, uint32_t server, uint32_t n);
 void front_end_worker(struct front *f, const struct channel *worker);

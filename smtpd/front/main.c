@@ -141,7 +141,7 @@ static void on_connection(int fd, short what, void *context)
 {
 	struct front_listener *l = context;
 	(void)what;
-	front_accept(l->front, fd, l->server);
+	front_accept(l->front, fd, l);
 }
 
 static void on_report(int fd, short what, void *context)
@@ -191,7 +191,7 @@ static int take_listeners(struct front *f)
 		uint64_t server;
 		if (name.n < 2 || parse_u64((struct span){name.at + 1, name.n - 1}, f->proc.config.servers_n - 1, &server) != 0)
 			return EBADMSG;
-		*l = (struct front_listener){.server = (uint32_t)server, .front = f};
+		*l = (struct front_listener){.server = (uint32_t)server, .flags = name.at[0] == 't' ? SESSION_TLS : name.at[0] == 's' ? SESSION_SUBMISSION : 0, .front = f};
 		l->event = event_new(f->proc.base, f->proc.fds[i], EV_READ | EV_PERSIST, on_connection, l);
 		if (l->event == NULL)
 			return ENOMEM;

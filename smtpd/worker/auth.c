@@ -47,7 +47,7 @@ void auth_put_extension(struct session *s)
 
 bool auth_is_needed(const struct session *s)
 {
-	return !session_has_login(s) && (session_params(s)->auth_methods & METHOD_ANONYMOUS) == 0;
+	return !session_has_login(s) && (s->submission || (session_params(s)->auth_methods & METHOD_ANONYMOUS) == 0);
 }
 
 const char *auth_method(const struct session *s)
@@ -74,7 +74,7 @@ void auth_forget(struct session *s)
 	struct worker *w = s->worker;
 	if (s->login == NULL)
 		return;
-	if (!s->login->good && w->authd != NULL)
+	if (!s->login->good && !s->login->lost && w->authd != NULL)
 		send_auth_end(w->authd, (struct msg_auth_end){.serial = s->login->serial}, -1);
 	leave_open(s->login);
 	free(s->login->name);
@@ -177,7 +177,7 @@ void auth_line(struct session *s, struct span line)
 	buffer_init(&bytes, LINE_LIMIT_AUTH);
 	if (!decode(line, &bytes)) {
 		give_up(s, REPLY_AUTH_BASE64);
-	} else if (w->authd == NULL) {
+	} else if (s->login->lost || w->authd == NULL) {
 		give_up(s, REPLY_AUTH_FAILED);
 	} else {
 		send_auth_step(w->authd, (struct msg_auth_step){.serial = s->login->serial, .response = buffer_span(&bytes)}, -1);
@@ -256,16 +256,22 @@ int auth_on_offer(struct channel *c, struct message *m)
 	return 0;
 }
 
+/* One that waits for an answer, NULL: none does. */
+static struct session *first_waiting(const struct worker *w)
+{
+	for (const struct session_login *l = w->logins; l != NULL; l = l->next)
+		if (l->session->state == ST_ASKING)
+			return l->session;
+	return NULL;
+}
+
 void auth_gone(struct worker *w)
 {
+	struct session *s;
 	w->authd = NULL;
-	while (w->logins != NULL) {
-		struct session *s = w->logins->session;
-		bool waits = s->state == ST_ASKING;
-		if (!waits) { /* the client is at it: it is told with its next line */
-			leave_open(w->logins);
-			continue;
-		}
+	for (struct session_login *l = w->logins; l != NULL; l = l->next)
+		l->lost = true; /* a client that is at it is told with its next line */
+	while ((s = first_waiting(w)) != NULL) {
 		session_arm(s);
 		give_up(s, REPLY_AUTH_FAILED);
 		session_run(s);

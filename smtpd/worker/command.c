@@ -167,8 +167,7 @@ static void cmd_EXPN(struct session *s, struct span args)
 static bool is_held(const struct session *s, struct span node)
 {
 	const struct server *server = &s->worker->proc.config.servers[s->server];
-	struct span domain = node.n > 0 && node.at[0] == '@' ? (struct span){node.at + 1, node.n - 1} : node;
-	const struct domain *d = route_section(server, domain);
+	const struct domain *d = route_node_section(server, node);
 	return d != NULL && d->p.type == DOMAIN_REMOTE && d->p.etrn == 1;
 }
 
@@ -244,7 +243,7 @@ void command_run(struct session *s, struct span line)
 		return;
 	}
 	const struct command_row *row = command_row(c);
-	if ((row->flags & CMD_CLEAR) == 0 && s->ssl == NULL && session_params(s)->tls == TLS_REQUIRE) {
+	if ((row->flags & CMD_CLEAR) == 0 && s->ssl == NULL && (s->submission || session_params(s)->tls == TLS_REQUIRE)) {
 		session_reply(s, REPLY_TLS_NEEDED, no_detail);
 		return;
 	}

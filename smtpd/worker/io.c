@@ -157,8 +157,12 @@ void session_on_event(int fd, short what, void *context)
 	(void)fd;
 	if (s->state == ST_HANDSHAKE) {
 		handshake(s);
+		bool begins = s->early_tls && s->state == ST_COMMAND;
+		s->early_tls = s->early_tls && !begins;
 		if (s->dead)
 			session_free(s);
+		else if (begins)
+			session_begin(s);
 		return;
 	}
 	if ((what & EV_WRITE) != 0) {

@@ -95,7 +95,7 @@ void session_greet(struct session *s, bool refused, struct span why)
 	if (refused) {
 		session_put(s, REPLY_SCREEN_REJECTED, why);
 		s->quit = true;
-	} else if (s->in.n > 0 || recv(s->fd, peek, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+	} else if (s->in.n > 0 || (s->ssl != NULL ? SSL_has_pending(s->ssl) == 1 : recv(s->fd, peek, 1, MSG_PEEK | MSG_DONTWAIT) > 0)) {
 		session_reply(s, REPLY_EARLY_TALKER, (struct span){"", 0});
 		s->quit = true;
 	} else {
@@ -113,6 +113,23 @@ void session_welcome(struct session *s)
 		session_greet(s, false, (struct span){"", 0});
 }
 
+void session_begin(struct session *s)
+{
+	if (s->decide_by_name)
+		client_check_access(s);
+	else
+		session_welcome(s);
+}
+
+/* Without a certificate there is nothing that could be said. */
+static void open_with_tls(struct session *s)
+{
+	if (s->worker->servers[s->server].tls != NULL)
+		session_start_tls(s);
+	if (s->ssl == NULL)
+		session_free(s);
+}
+
 void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 {
 	struct session *s = calloc(1, sizeof *s);
@@ -123,7 +140,8 @@ void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 		return;
 	}
 	*s = (struct session){.fd = fd, .number = open->session, .server = open->server, .worker = w, .state = ST_COMMAND, .phase = PHASE_START,
-		.trusted = (open->flags & SESSION_TRUSTED) != 0, .fronts = w->fronts};
+		.trusted = (open->flags & SESSION_TRUSTED) != 0, .early_tls = (open->flags & SESSION_TLS) != 0, .submission = (open->flags & SESSION_SUBMISSION) != 0,
+		.decide_by_name = (open->flags & SESSION_NAME_DECIDES) != 0, .fronts = w->fronts};
 	memcpy(&s->client, open->client.at, open->client.n);
 	buffer_init(&s->in, INPUT_LIMIT);
 	buffer_init(&s->out, OUTPUT_LIMIT);
@@ -136,10 +154,10 @@ void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 	}
 	if (make_events(s) != 0)
 		session_free(s);
-	else if ((open->flags & SESSION_NAME_DECIDES) != 0)
-		client_check_access(s);
+	else if (s->early_tls)
+		open_with_tls(s);
 	else
-		session_welcome(s);
+		session_begin(s);
 }
 
 /* A socket closed with unread input resets the connection, and the peer may never see our last words. */

@@ -66,7 +66,7 @@ struct session_login {
 	struct session *session;
 	uint64_t serial;
 	uint32_t mechanism;
-	bool good;
+	bool good, lost;                  /* lost: the authd that knew of it is gone */
 	char *name;
 	unsigned char proof[LOGIN_PROOF]; /* cleanup wants to see it */
 	struct session_login *next;       /* of those that are not over */
@@ -106,6 +106,9 @@ struct session {
 	char address[48];
 	char *helo;
 	bool esmtp, skipping_line, dead, want_write, quit, tls_wants_write, stopping, paused;
+	bool early_tls;          /* TLS comes before the greeting: until it is there */
+	bool submission;         /* nothing without TLS, no mail without a login */
+	bool decide_by_name;     /* whether it may connect */
 	bool trusted;            /* limits for each client do not concern it */
 	bool slow_down;          /* what out holds is told after a while only */
 	bool is_rated;           /* front has been asked; in ST_ASKING */
@@ -179,6 +182,7 @@ static inline bool session_has_login(const struct session *s)
 /* session.c */
 void session_greet(struct session *s, bool refused, struct span why);
 void session_open(struct worker *w, const struct msg_session_open *open, int fd);
+void session_begin(struct session *s);     /* what comes before the greeting, once TLS is there where it comes first; may free s */
 void session_welcome(struct session *s);   /* it may connect */
 void session_run(struct session *s);       /* goes on with what is in the input, writes, may free s */
 void session_free(struct session *s);

@@ -49,12 +49,20 @@ static void run_client(struct replay *r, struct span args)
 	(void)snprintf(side.client, sizeof side.client, "%.*s", SPAN_ARG(args));
 }
 
+/* port tls|submission: of listen_tls, listen_submission */
+static void run_port(struct replay *r, struct span args)
+{
+	side.port = span_is(args, "tls") ? SESSION_TLS : span_is(args, "submission") ? SESSION_SUBMISSION : 0;
+	if (side.port == 0)
+		replay_fail(r, "which port?");
+}
+
 /* As front says of a client. */
 static uint32_t flags_of(struct replay *r, const struct sockaddr *from)
 {
 	struct client_list trusted;
 	struct span bad;
-	uint32_t flags = 0;
+	uint32_t flags = side.port;
 	if (client_list_parse(span_of(r->config.servers[0].p.trusted_networks), &trusted, &bad) != 0)
 		replay_fail(r, "no list");
 	if (client_list_has(&trusted, from))
@@ -466,7 +474,7 @@ static void run_sessions(struct replay *r, struct span args)
 }
 
 static const struct replay_verb verbs[] = {
-	{"client", run_client}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
+	{"client", run_client}, {"port", run_port}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
 	{"dns", run_dns}, {"front", run_front}, {"authd", run_authd}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
 	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},

@@ -27,6 +27,7 @@ struct side {
 	uint32_t status;                 /* of cleanup's answers */
 	uint32_t body_status;            /* of mover's */
 	bool mover_holds;
+	uint32_t port;                   /* session_flag bits of the listener */
 	char client[64];
 	bool opened;
 	unsigned submissions, taken;     /* that cleanup saw; that the script looked at */

@@ -135,15 +135,22 @@ class Atrn(unittest.TestCase):
             if stage == "dot" and not slow.is_set():
                 slow.wait(30)
             return None
-        with Sink(answer) as sink, self.horn(("far.example", "atrn_users=alice")) as h:
+        with Sink(answer) as sink, self.horn(("far.example", "atrn_users=alice"), ("*.wild.example", "atrn_users=alice")) as h:
             self.held(h, "b@far.example", n=4)
             first = Owner(h, sink)
             self.assertTrue(first.ask().startswith("250"))
             wait_for("it is at it", lambda: sink.messages)
-            self.assertEqual(Owner(h, sink).ask(), "451 4.3.0 Unable to process ATRN request now")
+            for domains in ("", "far.example", "a.wild.example"):
+                self.assertEqual(Owner(h, sink).ask(domains), "451 4.3.0 Unable to process ATRN request now", domains)
             slow.set()
             self.assertTrue(first.done())
             self.assertEqual(len(sink.messages), 4)
+            with h.client() as c:
+                c.ask("EHLO c.example")
+                self.assertTrue(c.ask("ETRN @wild.example").startswith("250"))
+            wait_for("it has begun", lambda: "node=@wild.example" in h.log())
+            self.held(h, "b@far.example")
+            self.assertTrue(Owner(h, sink).ask("a.wild.example").startswith("451"))
 
     def test_a_connection_that_breaks_loses_nothing(self):
         """At each stage of the turned session; what was not taken is held again and taken the next time."""

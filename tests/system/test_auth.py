@@ -184,6 +184,13 @@ class Auth(unittest.TestCase):
             for pid in h.pids("authd"):
                 os.kill(pid, signal.SIGKILL)
             wait_for("logins go on", lambda: self.login(h, "alice", "secret").startswith("235"))
+            with h.client() as half:
+                half.ask("EHLO c.example")
+                self.assertTrue(half.ask("AUTH LOGIN").startswith("334"))
+                for pid in h.pids("authd"):
+                    os.kill(pid, signal.SIGKILL)
+                wait_for("another one", lambda: self.login(h, "alice", "secret").startswith("235"))
+                self.assertTrue(half.ask("YWxpY2U=").startswith("454"))
             c.send("alice@local.example", "b@sink.example", TEXT, ehlo=False)
             for role in ("cleanup", "front"):
                 for pid in h.pids(role):
