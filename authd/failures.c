@@ -63,14 +63,17 @@ static struct failure *remember(struct failures *t, const unsigned char key[FAIL
 		put_last(t, f);
 		return f;
 	}
+	if (t->n >= FAILURES_MOST) {
+		forget_oldest(t);
+		p = place_of(t, key); /* it may have been the last of the same bucket */
+	}
 	f = calloc(1, sizeof *f);
 	if (f == NULL)
 		return NULL;
 	memcpy(f->key, key, FAILURE_KEY);
 	*p = f;
 	put_last(t, f);
-	if (++t->n > FAILURES_MOST)
-		forget_oldest(t);
+	t->n++;
 	return f;
 }
 

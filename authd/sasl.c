@@ -9,7 +9,7 @@
 
 static const char *word_of(uint32_t mechanism)
 {
-#define MECHANISM(name, bit, word) if (mechanism == 1u << bit) return word;
+#define MECHANISM(name, bit, word) if (mechanism == 1u << (bit)) return word;
 	MECHANISMS(MECHANISM)
 #undef MECHANISM
 	return "";

@@ -10,7 +10,7 @@ static const struct span no_detail = {"", 0};
 enum { METHOD_ANONYMOUS = 1 }; /* of auth_methods */
 
 static const struct { uint32_t bit; const char *word; } mechanisms[] = {
-#define MECHANISM(name, bit, word) {1u << bit, word},
+#define MECHANISM(name, bit, word) {1u << (bit), word},
 	MECHANISMS(MECHANISM)
 #undef MECHANISM
 };

@@ -2,6 +2,7 @@
 #include "smtpd.h"
 
 #include <arpa/inet.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -505,5 +506,6 @@ int main(int argc, char **argv)
 {
 	static const struct replay_side s = {.verbs = verbs, .verbs_n = COUNT_OF(verbs), .begin = begin, .after = after, .honest = honest, .row_name = reply_name, .client = true};
 	(void)setenv("TZ", "UTC", 1);
+	(void)signal(SIGPIPE, SIG_IGN); /* as master leaves it to every process */
 	return replay_main(argc, argv, &s);
 }

@@ -47,6 +47,7 @@ class Faults(unittest.TestCase):
             self.send(h, b"after")
             wait_for("both at the sink", lambda: len(sink.messages) == 2)
             self.assertIn("sync_failed", h.log())
+            wait_for("both are recorded as done", lambda: h.log().count("status=removed") == 2)
             h.kill_all()
             h.start()
             self.send(h, b"later")
