@@ -3,6 +3,7 @@
 #define AUTHD_AUTHD_H
 
 #include "ipc/ipc.h"
+#include "login/login.h"
 #include "log/log.h"
 #include "passwd/passwd.h"
 #include "proc/proc.h"
@@ -43,7 +44,7 @@ struct auth_server {
 /* A conversation.  It has one owner at a time: front (whose address is it?), the list of turns, the client, the delay. */
 struct login {
 	struct authd *authd;
-	struct channel *worker;        /* NULL: gone, or it has given up */
+	struct channel *worker;
 	uint64_t serial, number;
 	uint32_t server, mechanism;
 	Gsasl_session *gsasl;
@@ -68,7 +69,7 @@ struct authd {
 	Gsasl *gsasl;
 	struct event *turn, *changed;
 	struct failures failures, known; /* known: clients and names whose logins were good */
-	unsigned char key[AUTH_KEY], secret[AUTH_KEY];
+	unsigned char key[LOGIN_KEY], secret[LOGIN_KEY]; /* secret: of the failures' table */
 	int dir_fd, notify_fd;
 };
 

@@ -19,7 +19,7 @@ static void make_key(const struct login *l, enum kind kind, unsigned char out[FA
 	if ((kind & OF_CLIENT) != 0)
 		memcpy(bytes + 5, l->client, 16);
 	memcpy(bytes + 21, l->name, name_n);
-	(void)HMAC(EVP_sha256(), l->authd->secret, AUTH_KEY, bytes, 21 + name_n, digest, &n);
+	(void)HMAC(EVP_sha256(), l->authd->secret, LOGIN_KEY, bytes, 21 + name_n, digest, &n);
 	memcpy(out, digest, FAILURE_KEY);
 }
 

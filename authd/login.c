@@ -2,8 +2,6 @@
 #include "authd.h"
 
 #include <netinet/in.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,8 +69,7 @@ static void take_turn(struct login *l)
 
 static void answer(const struct login *l, enum login_status status, struct span text, struct span proof)
 {
-	if (l->worker != NULL)
-		send_auth_answer(l->worker, (struct msg_auth_answer){.serial = l->serial, .status = status, .text = text, .proof = proof}, -1);
+	send_auth_answer(l->worker, (struct msg_auth_answer){.serial = l->serial, .status = status, .text = text, .proof = proof}, -1);
 }
 
 static const char *word_of(const struct login *l)
@@ -111,19 +108,6 @@ static void log_login(const struct login *l, enum program_event event, const cha
 	const struct log_field fields[] = {F("client", buffer_span(&client)), F("sasl_method", span_of(word_of(l))), F("sasl_username", said_name(l)), F(key, span_of(value))};
 	log_write(&l->authd->proc.log, &log_events[event], NO_ID, fields, COUNT_OF(fields));
 	buffer_free(&client);
-}
-
-/* cleanup asks for it: that this worker was told of this login (its text is also in docs/ARCHITECTURE). */
-static void make_proof(const struct login *l, unsigned char out[LOGIN_PROOF])
-{
-	unsigned char bytes[4 + 80 + sizeof l->name];
-	unsigned n = LOGIN_PROOF;
-	const char *server = l->authd->proc.config.servers[l->server].name;
-	size_t server_n = strlen(server) + 1, name_n = strlen(l->name);
-	store_u32(bytes, l->worker->instance);
-	memcpy(bytes + 4, server, server_n);
-	memcpy(bytes + 4 + server_n, l->name, name_n);
-	(void)HMAC(EVP_sha256(), l->authd->key, AUTH_KEY, bytes, 4 + server_n + name_n, out, &n);
 }
 
 static void on_delay(int fd, short what, void *context)
@@ -169,10 +153,10 @@ static void accept_login(struct login *l)
 	}
 	failures_good(l);
 	log_login(l, EV_login, "status", "good");
-	if (l->worker != NULL) {
-		make_proof(l, proof);
+	if (login_prove(l->authd->key, l->worker->instance, l->authd->proc.config.servers[l->server].name, span_of(l->name), proof))
 		answer(l, LOGIN_GOOD, span_of(l->name), (struct span){(const char *)proof, sizeof proof});
-	}
+	else
+		answer(l, LOGIN_FAILED, nothing, nothing);
 	end_login(l);
 }
 
@@ -183,10 +167,6 @@ static void go_on(struct login *l)
 	char *out;
 	size_t n;
 	const char *which;
-	if (l->worker == NULL) {
-		end_login(l);
-		return;
-	}
 	if (l->last) { /* the client has seen that the server knows it (RFC 5802 3); it has nothing more to say */
 		if (l->response.n > 0)
 			refuse(l, "words after the last");

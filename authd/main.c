@@ -73,10 +73,7 @@ static void reloaded(struct process *p, const struct config *old)
 
 static int prepare(struct authd *a)
 {
-	int fd = proc_fd(&a->proc, "authkey");
-	int error = fd < 0 ? ENOENT : pread_all(fd, a->key, sizeof a->key, 0);
-	if (fd >= 0)
-		(void)close(fd);
+	int error = login_read_key(proc_fd(&a->proc, "authkey"), a->key);
 	if (error == 0)
 		error = fill_random(a->secret, sizeof a->secret);
 	a->dir_fd = proc_fd(&a->proc, "servers");

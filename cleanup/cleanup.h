@@ -3,6 +3,7 @@
 #define CLEANUP_CLEANUP_H
 
 #include "ipc/ipc.h"
+#include "login/login.h"
 #include "log/log.h"
 #include "proc/proc.h"
 #include "queuefile/queuefile.h"
@@ -37,7 +38,7 @@ struct parts {
 struct cleanup {
 	struct process proc;
 	int journal_fd;
-	unsigned char auth_key[AUTH_KEY]; /* that authd has, too */
+	unsigned char auth_key[LOGIN_KEY];
 	struct storage *storage;
 	struct segment_writer writer;
 	bool writable;               /* there is a segment to write to */
@@ -64,8 +65,6 @@ int journal_on_ready(struct channel *ch, struct message *m);
 /* submit.c */
 int submit_on_part(struct channel *ch, struct message *m);
 int submit_on_submit(struct channel *ch, struct message *m);
-/* Is it authd's proof that it has told this worker of this login? */
-bool submit_login_is_proved(const struct cleanup *c, uint32_t worker, struct span login, struct span proof);
 void submit_origin_gone(struct cleanup *c, const struct channel *origin);
 struct known_id *known_find(struct cleanup *c, const struct qid *id);
 int known_add(struct cleanup *c, const struct qid *id, uint64_t seq);

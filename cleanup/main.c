@@ -79,17 +79,6 @@ static void stop(struct process *p, uint32_t grace_ms)
 	proc_done(p);
 }
 
-/* libcrypto is set up before the confinement. */
-static int read_auth_key(struct cleanup *c)
-{
-	int fd = proc_fd(&c->proc, "authkey");
-	int error = fd < 0 ? ENOENT : pread_all(fd, c->auth_key, sizeof c->auth_key, 0);
-	if (fd >= 0)
-		(void)close(fd);
-	(void)submit_login_is_proved(c, 0, SPAN_LIT("warm"), (struct span){(const char *)c->auth_key, sizeof c->auth_key});
-	return error;
-}
-
 int main(void)
 {
 	struct complaint why;
@@ -105,7 +94,7 @@ int main(void)
 	c->journal_fd = openat(proc_fd(&c->proc, "queue"), "journal", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int error = c->commit == NULL || c->retry == NULL ? ENOMEM : c->journal_fd < 0 ? errno : 0;
 	if (error == 0)
-		error = read_auth_key(c);
+		error = login_read_key(proc_fd(&c->proc, "authkey"), c->auth_key);
 	struct path_rule paths[] = {{c->journal_fd, PATH_READ | PATH_WRITE}};
 	if (error == 0 && proc_confine(&c->proc, &rights, paths, COUNT_OF(paths), NULL, &why) != 0)
 		return proc_fail(&c->proc, EX_OSERR, &why);

@@ -1,7 +1,5 @@
 #include "cleanup.h"
 
-#include <openssl/crypto.h>
-#include <openssl/hmac.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,19 +94,6 @@ static bool states_plain(const struct envelope *e)
 	return false;
 }
 
-bool submit_login_is_proved(const struct cleanup *c, uint32_t worker, struct span login, struct span proof)
-{
-	unsigned char bytes[600], digest[EVP_MAX_MD_SIZE];
-	unsigned n = 0;
-	size_t server_n = strlen(c->proc.server) + 1;
-	if (proof.n != LOGIN_PROOF || 4 + server_n + login.n > sizeof bytes)
-		return false;
-	store_u32(bytes, worker);
-	memcpy(bytes + 4, c->proc.server, server_n);
-	memcpy(bytes + 4 + server_n, login.at, login.n);
-	return HMAC(EVP_sha256(), c->auth_key, AUTH_KEY, bytes, 4 + server_n + login.n, digest, &n) != NULL && CRYPTO_memcmp(digest, proof.at, LOGIN_PROOF) == 0;
-}
-
 /* What each role may state (ARCHITECTURE 2): only smtpd a peer or login, only bounce "closes" and what aliases led to;
  * a worker's ids are its own. */
 static bool may_state(const struct cleanup *c, const struct channel *ch, const struct qid *id, const struct envelope *e)
@@ -199,7 +184,7 @@ int submit_on_submit(struct channel *ch, struct message *m)
 	if (qid_parse(s.id, &id) != 0)
 		return EBADMSG;
 	int error = envelope_parse(s.envelope, &c->arena, &e);
-	if (error == 0 && (!may_state(c, ch, &id, &e) || (e.login.n > 0 && !submit_login_is_proved(c, ch->instance, e.login, s.proof)))) {
+	if (error == 0 && (!may_state(c, ch, &id, &e) || (e.login.n > 0 && !login_is_proved(c->auth_key, ch->instance, c->proc.server, e.login, s.proof)))) {
 		LOG(&c->proc.log, bad_submission, qid_span(&id), F("role", span_of(role_name(ch->peer))));
 		error = EPERM;
 	}

@@ -131,6 +131,7 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 		give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "servers");
 		break;
 	case R_CLEANUP:
+	case R_QMGR:
 		give_copy(g, m->auth_key_fd, "authkey");
 		give_dirs(g, m, c);
 		break;
@@ -141,7 +142,7 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 			give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "maildrop");
 		}
 		break;
-	case R_MASTER: case R_QMGR: case R_MOVER: case R_SMTP: case R_DROP:
+	case R_MASTER: case R_MOVER: case R_SMTP: case R_DROP:
 	case R_BOUNCE: case R_CONFIG: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_ANY:
 		give_dirs(g, m, c);
 		break;

@@ -5,6 +5,7 @@
 #include "base/base.h"
 #include "ipc/ipc.h"
 #include "log/log.h"
+#include "login/login.h"
 #include "params/params.h"
 
 #define EVENTS_FILE "master/events.def"

@@ -129,7 +129,7 @@ static int next_epoch(struct master *m, struct complaint *why)
 
 static int make_auth_key(struct master *m, struct complaint *why)
 {
-	char key[AUTH_KEY];
+	char key[LOGIN_KEY];
 	int error = fill_random(key, sizeof key);
 	if (error == 0)
 		error = sealed_file("posthorn-auth", (struct span){key, sizeof key}, &m->auth_key_fd);

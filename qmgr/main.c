@@ -303,6 +303,7 @@ static void set_up(struct qmgr *q)
 	p->reloaded = reloaded;
 	q->folds_end = &q->folds;
 	q->next_delivery = (uint64_t)p->epoch << 48 | (uint64_t)p->instance << 32;
+	q->turn_numbers = q->next_delivery;
 	q->start_s = clock_wall_us() / 1000000;
 	q->start_ms = clock_mono_ms();
 	(void)snprintf(q->ids.suffix, sizeof q->ids.suffix, "%.6s", p->suffix);
@@ -324,6 +325,8 @@ int main(void)
 		return proc_fail(&q->proc, EX_CONFIG, &why);
 	set_up(q);
 	int error = q->server == NULL ? ENOENT : make_timers(q);
+	if (error == 0)
+		error = login_read_key(proc_fd(&q->proc, "authkey"), q->auth_key);
 	if (error == 0)
 		error = open_dirs(q);
 	if (error != 0) {

@@ -4,6 +4,7 @@
 
 #include "index.h"
 #include "ipc/ipc.h"
+#include "login/login.h"
 #include "log/log.h"
 #include "proc/proc.h"
 #include "queuefile/queuefile.h"
@@ -26,7 +27,7 @@ enum {
 	EXPANSION_BYTES = 32 * 1024, /* addresses of one derived message */
 	DAMAGE_BYTES = 32 * 1024, NOTICE_AGAIN_S = 10, NOTICE_PAUSE_S = 60, /* a notice to postmaster: its size, when it goes again, when the next one */
 	DUE_A_TURN = 500,
-	ETRN_NODES_MOST = 100,
+	ETRN_NODES_MOST = 100,      /* of ETRN at a time; of one ATRN */
 	ETRN_OPEN_MS = 60000,       /* how long a domain's mail goes out after its ETRN; no second start before that */
 	REPORT_FAILED_MS = 500,     /* one that bounce could not make, after that time */
 	REPORT_AGAIN_MS = 10000,    /* a report that was asked for and is not in the journal then is asked for again */
@@ -204,7 +205,8 @@ struct qmgr {
 	struct listing *listings;
 	struct opened *opened;
 	struct turn *turns;
-	uint64_t turn_numbers;
+	uint64_t turn_numbers;  /* never the same again: an agent may hold a connection from before this process */
+	unsigned char auth_key[LOGIN_KEY];
 	struct phantom *phantoms;
 	/* damage.c: what is to be set aside, the notice about it until it is seen in the journal */
 	struct damage *damages;

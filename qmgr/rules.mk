@@ -1,3 +1,3 @@
 PROGRAMS += qmgr
 SRC_qmgr := $(wildcard qmgr/*.c)
-LIBS_qmgr := -ldb-5.3
+LIBS_qmgr := -lcrypto -ldb-5.3

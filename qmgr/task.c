@@ -58,12 +58,15 @@ void task_end(struct qmgr *q, struct task *t)
 	msg_settle(q, m);
 }
 
-struct agent *agent_pick_smtp(struct qmgr *q)
+/* The agent of that channel, else the one with the least; NULL: none has room. */
+static struct agent *pick(const struct qmgr *q, enum agent_kind kind, const struct channel *bound)
 {
 	struct agent *best = NULL;
 	size_t seen = 0;
-	for (struct agent *a = q->agents[AGENT_SMTP]; a != NULL; a = a->next) {
-		if (a->told && seen++ >= dest_agents(q))
+	for (struct agent *a = q->agents[kind]; a != NULL; a = a->next) {
+		if (bound != NULL && a->channel == bound)
+			return a->told && a->tasks < AGENT_TASKS ? a : NULL;
+		if (kind == AGENT_SMTP && a->told && seen++ >= dest_agents(q))
 			break;
 		if (a->told && a->tasks < AGENT_TASKS && (best == NULL || a->tasks < best->tasks))
 			best = a;
@@ -71,23 +74,18 @@ struct agent *agent_pick_smtp(struct qmgr *q)
 	return best;
 }
 
+struct agent *agent_pick_smtp(struct qmgr *q)
+{
+	return pick(q, AGENT_SMTP, NULL);
+}
+
 /* A destination stays with its agent, which counts the connections there; a new one goes to the agent with the least. */
 struct agent *agent_pick(struct qmgr *q, struct dest *d)
 {
-	struct agent *best = NULL;
-	size_t seen = 0;
-	enum agent_kind kind = d == NULL ? AGENT_DROP : d->kind;
-	for (struct agent *a = q->agents[kind]; a != NULL; a = a->next) {
-		if (d != NULL && a->channel == d->agent)
-			return a->told && a->tasks < AGENT_TASKS ? a : NULL;
-		if (kind == AGENT_SMTP && a->told && seen++ >= dest_agents(q))
-			break;
-		if (a->told && a->tasks < AGENT_TASKS && (best == NULL || a->tasks < best->tasks))
-			best = a;
-	}
-	if (d != NULL && best != NULL)
-		d->agent = best->channel;
-	return best;
+	struct agent *a = d == NULL ? pick(q, AGENT_DROP, NULL) : pick(q, d->kind, d->agent);
+	if (d != NULL && a != NULL)
+		d->agent = a->channel;
+	return a;
 }
 
 /* Mail for an alias domain is stamped with the default domain (MISSION E2). */

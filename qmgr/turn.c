@@ -2,6 +2,7 @@
  * connection, which a worker hands on.  While that lasts the mail's destination is "turn:NUMBER", at one agent. */
 #include "qmgr.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,13 +102,26 @@ static void end_turn(struct qmgr *q, struct turn *t)
 	free(t);
 }
 
-static uint64_t make_due(struct qmgr *q, struct span nodes)
+static bool has_mail(const struct row *row, struct span nodes)
 {
-	uint64_t n = 0;
 	struct span node;
 	while ((node = span_word(&nodes, " ")).n > 0)
-		n += wait_make_due(q, etrn_has_mail, node);
-	return n;
+		if (etrn_has_mail(row, node))
+			return true;
+	return false;
+}
+
+/* The worker says who it is; authd's proof and the configuration say whether that is so, and may be. */
+static bool is_allowed(const struct qmgr *q, const struct channel *worker, const struct msg_turn *asked)
+{
+	struct span rest = asked->nodes, node;
+	size_t n = 0;
+	if (!login_is_proved(q->auth_key, worker->instance, q->proc.server, asked->login, asked->proof))
+		return false;
+	for (; (node = span_word(&rest, " ")).n > 0; n++)
+		if (n == ETRN_NODES_MOST || !route_may_take(q->server, node, asked->login))
+			return false;
+	return n > 0;
 }
 
 /* Whose parameters hold for the connection: those of the first domain. */
@@ -117,16 +131,18 @@ static struct span section_of(const struct qmgr *q, struct span nodes)
 	return span_of(d == NULL ? "" : d->name);
 }
 
-/* 0; ENOENT: there is no mail; EBUSY: it is being sent already; EAGAIN: not now. */
+/* 0; EPERM: not for this login; ENOENT: there is no mail; EBUSY: it is being sent already; EAGAIN: not now. */
 static int begin(struct qmgr *q, struct channel *worker, const struct msg_turn *asked, int fd)
 {
 	char text[32], nexthop[40];
+	if (!is_allowed(q, worker, asked))
+		return EPERM;
 	if (is_taken(q, asked->nodes))
 		return EBUSY;
 	struct turn *t = make_turn(q, worker, asked);
 	if (t == NULL)
 		return EAGAIN;
-	uint64_t n = make_due(q, asked->nodes);
+	uint64_t n = wait_make_due(q, has_mail, asked->nodes);
 	if (n == 0) {
 		end_turn(q, t);
 		return ENOENT;

@@ -154,7 +154,7 @@ void dialog_handshake(struct conn *c)
 
 static bool wants_tls(const struct conn *c)
 {
-	return c->ssl == NULL && !c->hop->turned_tls && hop_out(c->hop)->outbound_tls != 1 && clock_mono_ms() >= c->hop->no_tls_until_ms;
+	return c->ssl == NULL && !c->hop->turned && hop_out(c->hop)->outbound_tls != 1 && clock_mono_ms() >= c->hop->no_tls_until_ms;
 }
 
 static void established(struct conn *c)

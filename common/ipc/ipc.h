@@ -79,7 +79,7 @@ enum login_status {
 	LOGIN_LIMITED, /* too many that failed: not looked at */
 	LOGIN_FAILED,  /* it can't be checked now */
 };
-enum { LOGIN_PROOF = 32, LOGIN_RESPONSE = 9216 /* bytes of a response: RFC 4954 4 has 12288 in base64 */, AUTH_KEY = 32 };
+enum { LOGIN_RESPONSE = 9216 }; /* bytes of a response: RFC 4954 4 has 12288 in base64 */
 
 enum rate_kind { RATE_CONNECTIONS, RATE_MESSAGES, RATE_RECIPIENTS, RATE_KINDS };
 

@@ -199,3 +199,20 @@ const struct domain *route_node_section(const struct server *s, struct span node
 	(void)snprintf(below, sizeof below, "*.%.*s", SPAN_ARG(domain));
 	return server_domain(s, span_of(below));
 }
+
+bool domain_may_be_taken(const struct domain *d, struct span login)
+{
+	struct span rest = span_of(d->p.atrn_users), name;
+	if (d->p.type != DOMAIN_REMOTE || d->p.etrn != 1)
+		return false;
+	while ((name = span_word(&rest, " \t,")).n > 0)
+		if (span_case_eq(name, login))
+			return true;
+	return false;
+}
+
+bool route_may_take(const struct server *s, struct span node, struct span login)
+{
+	const struct domain *d = route_node_section(s, node);
+	return d != NULL && domain_may_be_taken(d, login);
+}

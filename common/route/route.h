@@ -31,6 +31,9 @@ void route_trace(const struct server *s, const struct address *a, struct route *
 const struct domain *route_section(const struct server *s, struct span name);
 /* The same for a node of ETRN or ATRN: a name, or "@NAME" for it and all below it. */
 const struct domain *route_node_section(const struct server *s, struct span node);
+/* Whether a login may take the mail of the node by ATRN (RFC 2645). */
+bool route_may_take(const struct server *s, struct span node, struct span login);
+bool domain_may_be_taken(const struct domain *d, struct span login);
 bool route_domain_is_own(const struct server *s, struct span domain); /* the default one, an alias or a local one */
 /* One text for a route: "NEXTHOPS" or "NEXTHOPS;FALLBACK".  Equal texts and sections are one destination. */
 void route_put_text(struct buffer *b, const struct route *r);

@@ -9,17 +9,6 @@
 
 static const struct span no_detail = {"", 0};
 
-static bool may_take(const struct session *s, const struct domain *d)
-{
-	struct span rest = span_of(d->p.atrn_users), name;
-	if (d->p.type != DOMAIN_REMOTE || d->p.etrn != 1 || !session_has_login(s))
-		return false;
-	while ((name = span_word(&rest, " \t,")).n > 0)
-		if (span_case_is(name, s->login->name))
-			return true;
-	return false;
-}
-
 bool turn_is_offered(const struct session *s)
 {
 	const struct server *server = &s->worker->proc.config.servers[s->server];
@@ -40,17 +29,16 @@ static void put_section(struct buffer *nodes, const struct domain *d)
 static bool put_nodes(const struct session *s, struct span args, struct buffer *nodes)
 {
 	const struct server *server = &s->worker->proc.config.servers[s->server];
-	struct span name;
+	struct span name, login = span_of(s->login->name);
 	bool good = true;
 	if (args.n == 0) {
 		for (size_t i = 0; i < server->domains_n; i++)
-			if (may_take(s, &server->domains[i]))
+			if (domain_may_be_taken(&server->domains[i], login))
 				put_section(nodes, &server->domains[i]);
 	}
 	while (args.n > 0 && good) {
 		name = span_trim(span_until(&args, ','));
-		const struct domain *d = domain_is_valid(name, false) ? route_section(server, name) : NULL;
-		good = d != NULL && may_take(s, d);
+		good = domain_is_valid(name, false) && route_may_take(server, name, login);
 		buffer_printf(nodes, "%s%.*s", nodes->n > 0 ? " " : "", SPAN_ARG(name));
 	}
 	return good && nodes->n > 0 && buffer_ok(nodes);
@@ -96,7 +84,8 @@ static enum reply ask_qmgr(struct session *s, struct span nodes)
 	}
 	*t = (struct session_turn){.session = s, .serial = ++w->questions, .fd = ends[0], .next = w->turns};
 	w->turns = s->turn = t;
-	send_turn(qmgr, (struct msg_turn){.serial = t->serial, .nodes = nodes, .client = span_of(s->address), .tls = s->ssl != NULL}, ends[1]);
+	send_turn(qmgr, (struct msg_turn){.serial = t->serial, .nodes = nodes, .login = span_of(s->login->name),
+		.proof = {(const char *)s->login->proof, sizeof s->login->proof}, .client = span_of(s->address), .tls = s->ssl != NULL}, ends[1]);
 	s->state = ST_ASKING;
 	return REPLY_COUNT;
 }
@@ -178,7 +167,7 @@ static bool watch(struct session *s)
 
 static void take_answer(struct session *s, int status)
 {
-	enum reply r = status == 0 ? REPLY_TURN_OK : status == ENOENT ? REPLY_TURN_EMPTY : REPLY_TURN_UNABLE;
+	enum reply r = status == 0 ? REPLY_TURN_OK : status == ENOENT ? REPLY_TURN_EMPTY : status == EPERM ? REPLY_TURN_REFUSED : REPLY_TURN_UNABLE;
 	s->state = ST_COMMAND;
 	session_arm(s);
 	if (status == 0 && !watch(s))

@@ -5,6 +5,7 @@
 #include "ipc/ipc.h"
 #include "lookup/lookup.h"
 #include "log/log.h"
+#include "login/login.h"
 #include "message/message.h"
 #include "proc/proc.h"
 #include "queuefile/queuefile.h"

@@ -358,7 +358,7 @@ static void run_atrn(struct replay *r, struct span args)
 	} else {
 		replay_quoted(r, args, &b);
 		ssize_t n = span_is(what, "says") ? send(side.turn_fd, b.at, b.n, MSG_NOSIGNAL) : recv(side.turn_fd, heard, sizeof heard, MSG_DONTWAIT);
-		if (span_is(what, "hears") && ((size_t)(n < 0 ? 0 : n) != b.n || memcmp(heard, b.at, b.n) != 0))
+		if (span_is(what, "hears") && ((size_t)(n < 0 ? 0 : n) != b.n || (b.n > 0 && memcmp(heard, b.at, b.n) != 0)))
 			replay_fail(r, "smtp hears: %.*s", (int)(n < 0 ? 0 : n), heard);
 	}
 	buffer_free(&b);

@@ -1,4 +1,4 @@
-"""A worker that has been taken over, in the place of libexec/smtpd: tells cleanup of a message what it likes.
+"""A worker that has been taken over, in the place of libexec/smtpd: tells cleanup of a message, or qmgr of an ATRN, what it likes.
 
 The channel's format is that of common/ipc; the numbers of messages and roles come from the tree's own tables."""
 import os
@@ -48,8 +48,26 @@ def envelope(login):
             text("protocol", b"ESMTP") + (text("login", login) if login else b"") + text("rcpt", b"b@local.example"))
 
 
-def run(login, proof, result):
-    """As a worker: one submission, once there is a cleanup; what came of it goes to the file result."""
+def submission(suffix, login, proof):
+    return message("submit", span(b"0000000A0" + suffix) + span(proof) + span(envelope(login)) + span(b"Subject: x\r\n\r\n"))
+
+
+def turn(login, proof):
+    return message("turn", struct.pack("<Q", 1) + span(b"far.example") + span(login) + span(proof) + span(b"192.0.2.1") + struct.pack("<I", 0))
+
+
+def answer_of(peer):
+    """What a peer says: its messages' names, the status of an ATRN, or that it has cut this worker off."""
+    try:
+        packet = peer.recv(1 << 20)
+    except ConnectionResetError:
+        packet = b""
+    said = [f"{n} {struct.unpack_from('<QI', p)[1]}" if n == "turn_answer" else n for n, p in messages(packet)]
+    return " ".join(said) or "closed"
+
+
+def run(login, proof, result, wanted="CLEANUP"):
+    """As a worker: one word to the role that is wanted, once it is there; what came of it goes to the file result."""
     control = socket.socket(fileno=3)
     control.setblocking(True)
     packet, fds, _, _ = socket.recv_fds(control, 1 << 20, 16)
@@ -66,22 +84,23 @@ def run(login, proof, result):
                 control.send(message("pong", payload + struct.pack("<Q", 0)))
             elif name == "stop":
                 return
-            elif name == "link" and struct.unpack_from("<I", payload)[0] == ROLE["CLEANUP"] and not submitted:
+            elif name == "link" and struct.unpack_from("<I", payload)[0] == ROLE[wanted] and not submitted:
                 submitted = True
-                cleanup = socket.socket(fileno=fds[0])
-                cleanup.setblocking(True)
-                cleanup.send(message("submit", span(b"0000000A0" + suffix) + span(proof) + span(envelope(login)) + span(b"Subject: x\r\n\r\n")))
-                try:
-                    answer = cleanup.recv(1 << 20)
-                except ConnectionResetError:
-                    answer = b""
-                said = [n for n, _ in messages(answer)]
+                peer = socket.socket(fileno=fds[0])
+                peer.setblocking(True)
+                if wanted == "QMGR":
+                    ours, theirs = socket.socketpair()
+                    word = bytearray(turn(login, proof))
+                    word[3] = 1 # a descriptor comes with it
+                    socket.send_fds(peer, [bytes(word)], [theirs.fileno()])
+                else:
+                    peer.send(submission(suffix, login, proof))
                 aside = f"{result}.{os.getpid()}" # there are two workers
-                pathlib.Path(aside).write_text(" ".join(said) or "closed")
+                pathlib.Path(aside).write_text(answer_of(peer))
                 os.rename(aside, result)
 
 
-def install(root, login, proof):
+def install(root, login, proof, wanted="CLEANUP"):
     """The programs with this in smtpd's place below root; returns the path of posthorn, and the file of what came of it."""
     place, result = root / "libexec", root / "said"
     place.mkdir()
@@ -89,7 +108,7 @@ def install(root, login, proof):
         if f.name != "smtpd":
             (place / f.name).symlink_to(f)
     program = place / "smtpd"
-    program.write_text(f"#!{sys.executable} -B\nimport sys\nsys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})\nimport impostor\nimpostor.run({login!r}, {proof!r}, {str(result)!r})\n")
+    program.write_text(f"#!{sys.executable} -B\nimport sys\nsys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})\nimport impostor\nimpostor.run({login!r}, {proof!r}, {str(result)!r}, {wanted!r})\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     shutil.copy(BUILD / "posthorn", root / "posthorn")
     return root / "posthorn", result

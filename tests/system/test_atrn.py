@@ -4,9 +4,11 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import unittest
 
+import impostor
 from horn import Client, Horn, Sink, free_port, remote, wait_for
 
 SLOW = int(os.environ.get("POSTHORN_SLOW", "1"))
@@ -198,6 +200,56 @@ class Atrn(unittest.TestCase):
                     return False
                 wait_for("the rest", rest, 60)
                 self.assertEqual({m[2].split(b"Subject: ")[1].split(b"\r")[0] for m in sink.messages}, {b"s%d" % i for i in range(5)})
+
+    def test_a_worker_that_was_taken_over_cannot_take_mail(self):
+        """qmgr wants authd's proof of the login that the worker names."""
+        for proof in (b"", b"p" * 32):
+            h = self.horn(("far.example", "atrn_users=alice"))
+            try:
+                h.start()
+                self.held(h, "b@far.example")
+                h.stop()
+                posthorn, result = impostor.install(h.root, b"alice", proof, "QMGR")
+                subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, timeout=60)
+                h.started = True
+                self.assertEqual(wait_for("an outcome", lambda: result.read_text() if result.exists() else None), "turn_answer 1") # EPERM
+                self.assertNotIn("turn_started", h.log())
+            finally:
+                h.__exit__(None)
+
+    def test_a_connection_from_before_a_new_qmgr_gets_nobody_elses_mail(self):
+        go = threading.Event()
+        def answer(stage, text, n):
+            if stage == "dot":
+                go.wait(60)
+            return None
+        with Sink(answer) as alices, Sink() as bobs, self.horn(("far.example", "atrn_users=alice"), ("else.example", "atrn_users=bob")) as h:
+            self.held(h, "b@far.example")
+            self.held(h, "b@else.example", n=3)
+            alice = Owner(h, alices)
+            self.assertTrue(alice.ask().startswith("250"))
+            wait_for("it is at it", lambda: alices.messages)
+            for pid in h.pids("qmgr"):
+                os.kill(pid, signal.SIGKILL)
+            def bob():
+                owner = Owner(h, bobs, "bob")
+                if not owner.ask().startswith("250"):
+                    return False
+                go.set()
+                return owner.done()
+            wait_for("bob has his turn", bob)
+            self.assertTrue(alice.done())
+            self.assertEqual((self.rcpts(bobs), set(self.rcpts(alices))), (["b@else.example"] * 3, {"b@far.example"}))
+
+    def test_many_domains_are_one_look(self):
+        """At most 100 in one ATRN: each is looked for in all that waits."""
+        with Sink() as sink, self.horn(("far.example", "atrn_users=alice")) as h:
+            self.held(h, "b@far.example")
+            owner = Owner(h, sink)
+            self.assertEqual(owner.ask(",".join(["far.example"] * 101)), "450 4.7.1 ATRN request refused")
+            self.assertTrue(owner.ask(",".join(["far.example"] * 100)).startswith("250"))
+            self.assertTrue(owner.done())
+            self.assertEqual(len(sink.messages), 1)
 
     def test_an_owner_that_says_nothing_holds_up_nobody(self):
         with Sink() as sink, self.horn(("far.example", "atrn_users=alice", "outbound_greeting_timeout=1s")) as h:

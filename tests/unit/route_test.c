@@ -242,6 +242,35 @@ START_TEST(each_own_domain)
 }
 END_TEST
 
+/* MISSION E3, RFC 2645: who may take which domain's mail. */
+static const struct { const char *rule, *node, *login; bool may; } takers[] = {
+	{"a login that is named", "held.example", "alice", true},
+	{"in other letters", "HELD.example", "ALICE", true},
+	{"the second of several", "held.example", "bob@own.example", true},
+	{"a part of a name", "held.example", "bob", false},
+	{"nobody", "held.example", "", false},
+	{"another's domain", "other.example", "alice", false},
+	{"a domain without a section", "else.example", "alice", false},
+	{"what is below one", "sub.held.example", "alice", false},
+	{"below a wildcard", "x.taken.example", "alice", true},
+	{"all below a wildcard", "@taken.example", "alice", true},
+	{"the name of a wildcard itself", "taken.example", "alice", false},
+	{"a domain that is not held", "plain.example", "alice", false},
+};
+
+START_TEST(who_may_take_mail)
+{
+	static const char text[] = "!server default\nfqdn=mx.own.example\ndefault_domain=own.example\nlisten=192.0.2.25:25\n"
+		"[domain held.example]\ntype=remote\netrn=yes\natrn_users=alice, bob@own.example\n[domain other.example]\ntype=remote\netrn=yes\natrn_users=carol\n"
+		"[domain *.taken.example]\ntype=remote\netrn=yes\natrn_users=alice\n[domain plain.example]\ntype=remote\n";
+	struct config c;
+	struct complaint why;
+	ck_assert_msg(config_parse_snapshot(span_of(text), &c, &why) == 0, "%s", why.reason);
+	ck_assert_msg(route_may_take(&c.servers[0], span_of(takers[_i].node), span_of(takers[_i].login)) == takers[_i].may, "%s", takers[_i].rule);
+	config_free(&c);
+}
+END_TEST
+
 Suite *suite_route(void)
 {
 	Suite *s = suite_create("route");
@@ -250,6 +279,7 @@ Suite *suite_route(void)
 	tcase_add_loop_test(t, each_rule_of_relaying, 0, (int)COUNT_OF(relays));
 	tcase_add_loop_test(t, the_matrix_of_relaying, 0, MATRIX);
 	tcase_add_loop_test(t, each_rule_of_relaying_by_name, 0, (int)COUNT_OF(named_clients));
+	tcase_add_loop_test(t, who_may_take_mail, 0, (int)COUNT_OF(takers));
 	tcase_add_loop_test(t, each_own_domain, 0, (int)COUNT_OF(own_domains));
 	suite_add_tcase(s, t);
 	return s;
