@@ -167,6 +167,13 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		(void)close(fd);
 		return;
 	}
+	if (master_check_keys(m, &fresh, &why) != 0) {
+		buffer_printf(text, "%s: %s", why.file, why.reason);
+		LOG(&m->log, reload_refused, NO_ID, F("reason", buffer_span(text)));
+		config_free(&fresh);
+		(void)close(fd);
+		return;
+	}
 	bool new_ports = has_new_ports(&m->config, &fresh), new_dns = has_new_dns(&m->config, &fresh), new_drops = has_new_drops(&m->config, &fresh);
 	config_free(&m->config);
 	(void)close(m->config_fd);
@@ -176,6 +183,9 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 	for (struct child *c = m->children; c != NULL; c = c->next)
 		if (c->channel != NULL)
 			send_reload(c->channel, (struct msg_reload){.generation = m->generation}, dup(fd));
+	for (struct child *c = m->children; c != NULL; c = c->next)
+		if (c->role == R_KEYD && c->channel != NULL)
+			master_send_keys(m, c);
 	if (new_ports)
 		replace(m, R_SMTP);
 	if (new_dns)

@@ -76,27 +76,6 @@ static void give_dirs(struct gift *g, const struct master *m, const struct child
 	}
 }
 
-/* Certificate and key of a server: configured, or the pair made at the first start. */
-static void give_tls(struct gift *g, const struct master *m, char paths[2][1200])
-{
-	for (size_t i = 0; i < m->config.servers_n && i < 5; i++) {
-		const struct server *s = &m->config.servers[i];
-		char name[32];
-		if (s->p.tls == 1)
-			continue;
-		(void)snprintf(paths[0], 1200, "%s", s->p.tls_certificate_file);
-		(void)snprintf(paths[1], 1200, "%s", s->p.tls_key_file);
-		if (s->p.tls_certificate_file[0] == '\0') {
-			(void)snprintf(paths[0], 1200, "%s/state/%s.crt", m->dir, s->name);
-			(void)snprintf(paths[1], 1200, "%s/state/%s.key", m->dir, s->name);
-		}
-		(void)snprintf(name, sizeof name, "crt%zu", i);
-		give_path(g, paths[0], O_RDONLY, name);
-		(void)snprintf(name, sizeof name, "key%zu", i);
-		give_path(g, paths[1], O_RDONLY, name);
-	}
-}
-
 static void give_log(struct gift *g, const struct master *m, char path[1200])
 {
 	const char *target = m->config.service.log_target;
@@ -115,9 +94,6 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 	switch (c->role) {
 	case R_FRONT:
 		give_listeners(g, m);
-		break;
-	case R_SMTPD:
-		give_tls(g, m, paths);
 		break;
 	case R_LOGD:
 		give_log(g, m, paths[0]);
@@ -142,7 +118,7 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 			give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "maildrop");
 		}
 		break;
-	case R_MASTER: case R_MOVER: case R_SMTP: case R_DROP:
+	case R_MASTER: case R_SMTPD: case R_KEYD: case R_MOVER: case R_SMTP: case R_DROP:
 	case R_BOUNCE: case R_CONFIG: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_ANY:
 		give_dirs(g, m, c);
 		break;

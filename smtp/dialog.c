@@ -119,7 +119,7 @@ static void start_tls(struct conn *c)
 		dialog_broken(c, "data after the STARTTLS reply");
 		return;
 	}
-	c->ssl = tls_session(c->agent->tls, c->fd, false);
+	c->ssl = tls_session(c->agent->tls[c->hop->server], c->fd, false, c);
 	if (c->ssl == NULL) {
 		dialog_broken(c, "no memory for TLS");
 		return;
@@ -148,6 +148,8 @@ void dialog_handshake(struct conn *c)
 		return;
 	case TLS_CLOSED:
 	case TLS_FAILED:
+	case TLS_WANT_KEY:
+	case TLS_WANT_JOB:
 		dialog_broken(c, tls_error_text());
 	}
 }

@@ -139,7 +139,7 @@ struct agent {
 	struct channel *resolver;
 	struct hop *hops[HOP_BUCKETS];
 	struct job *jobs;
-	SSL_CTX *tls;
+	SSL_CTX **tls; /* by server */
 	struct query *queries;
 	uint64_t serial;
 	bool stopping;

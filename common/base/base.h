@@ -28,6 +28,7 @@ bool span_is(struct span a, const char *text);
 bool span_case_eq(struct span a, struct span b); /* ASCII case only */
 bool span_case_is(struct span a, const char *text);
 bool span_ends_case(struct span a, struct span tail);
+struct span span_from(struct span s, size_t n);          /* without its first n bytes, at most all */
 struct span span_trim(struct span s);                 /* without blanks and tabs at both ends */
 struct span span_word(struct span *rest, const char *separators); /* next word; empty at the end */
 struct span span_until(struct span *rest, char stop); /* up to stop; rest begins after it */

@@ -39,6 +39,12 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
+struct span span_from(struct span s, size_t n)
+{
+	size_t skip = n < s.n ? n : s.n;
+	return (struct span){s.at + skip, s.n - skip};
+}
+
 struct span span_trim(struct span s)
 {
 	while (s.n > 0 && is_blank(s.at[0])) {

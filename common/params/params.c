@@ -155,6 +155,23 @@ static bool maps_are_valid(struct span text)
 	return !bad;
 }
 
+static bool files_are_valid(struct span text)
+{
+	for (struct span word; (word = span_word(&text, " \t,")).n > 0;)
+		if (!path_is_plain(word))
+			return false;
+	return true;
+}
+
+static bool pairs_are_valid(struct span text)
+{
+	struct pair_files f;
+	bool bad;
+	while (pairs_next(&text, &f, &bad))
+		;
+	return !bad;
+}
+
 static bool listen_is_valid(struct span text)
 {
 	struct endpoint e;
@@ -221,6 +238,10 @@ static const char *text_fault(enum param_kind kind, struct span text)
 		return delivery_parse(text, &(struct delivery){0}) == 0 ? NULL : "write drop, maildir, mbox, lmtp:[HOST]:PORT, lmtp:unix:/PATH or pipe:COMMAND";
 	case KIND_MAPS:
 		return maps_are_valid(text) ? NULL : "write TYPE:FILE with an absolute FILE, several with commas; types: hash btree cdb regexp pcre odbc ldap; or inline:{ key = value, ... }";
+	case KIND_FILES:
+		return files_are_valid(text) ? NULL : "write absolute paths, with blanks between several";
+	case KIND_PAIRS:
+		return pairs_are_valid(text) ? NULL : "write NAME=/CERTIFICATE:/KEY, with blanks between several";
 	case KIND_ADDRESS:
 		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:
@@ -263,7 +284,8 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 		error = check_word(row, s, &number, why);
 		break;
 	case KIND_TEXT: case KIND_PATH: case KIND_HOSTNAME: case KIND_LISTEN:
-	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: case KIND_MAPS: case KIND_NETWORKS: case KIND_RATE: {
+	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: case KIND_MAPS: case KIND_NETWORKS: case KIND_RATE:
+	case KIND_FILES: case KIND_PAIRS: {
 		bool unset = (row->kind == KIND_NAMES || row->kind == KIND_LISTEN) && s.n == 0 && row->standard[0] == '\0';
 		const char *fault = unset ? NULL : text_fault(row->kind, s);
 		if (fault != NULL) {

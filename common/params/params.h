@@ -13,11 +13,11 @@ enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
 /* TIME_LIMIT: a time that may be "unlimited". */
 enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORDS, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
 	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY, KIND_MAPS,
-	KIND_NETWORKS, KIND_RATE };
+	KIND_NETWORKS, KIND_RATE, KIND_FILES, KIND_PAIRS };
 
 typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORDS, param_WORD;
 typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY, *param_MAPS,
-	*param_NETWORKS, *param_RATE;
+	*param_NETWORKS, *param_RATE, *param_FILES, *param_PAIRS;
 
 /* The rows of one scope become the fields of one struct. */
 #define PARAM(scope, kind, name, ...) scope(kind, name)
@@ -79,6 +79,8 @@ struct domain_params {
 
 enum domain_type { DOMAIN_ALIAS, DOMAIN_REMOTE, DOMAIN_LOCAL };
 enum domain_relay { DOMAIN_RELAY_SERVER, DOMAIN_RELAY_YES, DOMAIN_RELAY_NEVER };
+
+enum { TLS_OPPORTUNISTIC, TLS_NONE, TLS_REQUIRE, TLS_REQUIRE_AUTH }; /* of the parameter tls */
 
 struct param_row {
 	const char *name;
@@ -170,6 +172,20 @@ bool server_listen_next(const struct server *s, struct listen_walk *w, struct en
 const char *listen_parameter(enum listen_kind kind); /* "listen_tls" */
 void endpoint_format(struct buffer *b, const struct endpoint *e);
 bool endpoint_same(const struct endpoint *a, const struct endpoint *b);
+
+/* Each certificate of a server with its key: those of tls_certificate_file, then of tls_sni; false at the end.  Begin with {0}.
+ * certificate "": the pair that was made at the first start. */
+struct pair_walk {
+	struct span certificates, keys, sni;
+	bool begun;
+};
+struct pair_files {
+	struct span name, certificate, key; /* name: "" for clients that name none, or one that has no pair */
+};
+bool server_pair_next(const struct server *s, struct pair_walk *w, struct pair_files *out);
+/* Each NAME=CERTIFICATE:KEY of a PAIRS text: false at the end or (with *bad) at a bad one. */
+bool path_is_plain(struct span s); /* absolute, and short enough */
+bool pairs_next(struct span *rest, struct pair_files *out, bool *bad);
 
 struct client_list {
 	struct client_mask {

@@ -170,6 +170,14 @@ static void ask_system_names(struct config *c, struct server *s)
 	}
 }
 
+static size_t words_in(const char *text)
+{
+	size_t n = 0;
+	for (struct span rest = span_of(text); span_word(&rest, " \t,").n > 0; n++)
+		;
+	return n;
+}
+
 static int check_server(struct config *c, struct server *s, struct complaint *why)
 {
 	char file[300];
@@ -178,8 +186,8 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 		complain(why, file, 0, "session_size_limit is smaller than message_size_limit: at least as much is needed");
 		return EINVAL;
 	}
-	if ((s->p.tls_certificate_file[0] == '\0') != (s->p.tls_key_file[0] == '\0')) {
-		complain(why, file, 0, "tls_certificate_file and tls_key_file go together: set both or none");
+	if (words_in(s->p.tls_certificate_file) != words_in(s->p.tls_key_file)) {
+		complain(why, file, 0, "tls_certificate_file and tls_key_file go together: as many keys as certificates, or none of both");
 		return EINVAL;
 	}
 	if (s->p.listen_submission[0] != '\0' && (s->p.auth_methods & ~INT64_C(1)) == 0) {

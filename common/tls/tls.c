@@ -2,8 +2,8 @@
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/rand.h>
+#include <string.h>
 
 const char *tls_error_text(void)
 {
@@ -11,76 +11,128 @@ const char *tls_error_text(void)
 	return text == NULL ? "unknown error" : text;
 }
 
-static SSL_CTX *make_context(const SSL_METHOD *method, struct complaint *why)
+/* Neither a key exchange without forward secrecy nor one that keyd would have to decrypt for. */
+static const char *const cipher_lists[] = {
+	[CIPHERS_HIGH] = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES256:ECDHE+AES128:!aNULL", [CIPHERS_MODERN] = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
+};
+static const char signature_list[] = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"
+	"RSA+SHA256:RSA+SHA384:RSA+SHA512";
+
+/* Leaves out what has fewer bits. */
+static bool set_ciphers(SSL_CTX *c, const struct tls_levels *levels)
 {
+	struct buffer old, new;
+	if (SSL_CTX_set_cipher_list(c, cipher_lists[levels->ciphers]) != 1)
+		return false;
+	const STACK_OF(SSL_CIPHER) *list = SSL_CTX_get_ciphers(c);
+	buffer_init(&old, 8192);
+	buffer_init(&new, 8192);
+	for (int i = 0; i < sk_SSL_CIPHER_num(list); i++) {
+		const SSL_CIPHER *one = sk_SSL_CIPHER_value(list, i);
+		struct buffer *b = strcmp(SSL_CIPHER_get_version(one), "TLSv1.3") == 0 ? &new : &old;
+		if (SSL_CIPHER_get_bits(one, NULL) < levels->bits)
+			continue;
+		if (b->n > 0)
+			buffer_putc(b, ':');
+		buffer_puts(b, SSL_CIPHER_get_name(one));
+	}
+	bool good = new.n > 0 && SSL_CTX_set_ciphersuites(c, buffer_cstr(&new)) == 1 && (old.n == 0 || SSL_CTX_set_cipher_list(c, buffer_cstr(&old)) == 1);
+	buffer_free(&old);
+	buffer_free(&new);
+	return good;
+}
+
+SSL_CTX *tls_context(const SSL_METHOD *method, const struct tls_levels *levels, struct complaint *why)
+{
+	ERR_clear_error();
 	SSL_CTX *c = SSL_CTX_new(method);
-	if (c == NULL) {
+	bool good = c != NULL && SSL_CTX_set_min_proto_version(c, levels->minimum == 1 ? TLS1_3_VERSION : TLS1_2_VERSION) == 1 &&
+		set_ciphers(c, levels) && SSL_CTX_set1_sigalgs_list(c, signature_list) == 1;
+	if (!good) {
 		complain(why, "tls", 0, "%s", tls_error_text());
+		SSL_CTX_free(c);
 		return NULL;
 	}
-	(void)SSL_CTX_set_min_proto_version(c, TLS1_2_VERSION);
 	(void)SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	(void)SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
 	(void)SSL_CTX_set_num_tickets(c, 1); /* one: see the platform's Nagle trap */
-	(void)SSL_CTX_set_options(c, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	(void)SSL_CTX_set_options(c, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF |
+		SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
 	unsigned char warm[1];
 	(void)RAND_bytes(warm, sizeof warm); /* opened before the confinement */
 	return c;
 }
 
-static int use_chain(SSL_CTX *c, struct span pem)
+/* A certificate with what it was signed by, and its key, which is elsewhere. */
+static bool use_pair(SSL_CTX *c, const struct tls_pair *pair)
 {
-	BIO *bio = BIO_new_mem_buf(pem.at, (int)pem.n);
-	X509 *cert = bio == NULL ? NULL : PEM_read_bio_X509(bio, NULL, NULL, NULL);
-	int good = cert != NULL && SSL_CTX_use_certificate(c, cert) == 1;
-	X509_free(cert);
+	BIO *bio = pair->chain.n > INT32_MAX ? NULL : BIO_new_mem_buf(pair->chain.at, (int)pair->chain.n);
+	X509 *own = bio == NULL ? NULL : tls_read_certificate(bio);
+	EVP_PKEY *key = own == NULL ? NULL : far_key(own, pair->key);
+	bool good = key != NULL && SSL_CTX_use_certificate(c, own) == 1 && SSL_CTX_use_PrivateKey(c, key) == 1 && SSL_CTX_clear_chain_certs(c) == 1;
 	while (good) {
-		X509 *more = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+		X509 *more = tls_read_certificate(bio);
 		if (more == NULL)
 			break;
 		good = SSL_CTX_add0_chain_cert(c, more) == 1;
 	}
-	BIO_free(bio);
-	return good;
-}
-
-static int use_key(SSL_CTX *c, struct span pem)
-{
-	BIO *bio = BIO_new_mem_buf(pem.at, (int)pem.n);
-	EVP_PKEY *key = bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
-	int good = key != NULL && SSL_CTX_use_PrivateKey(c, key) == 1 && SSL_CTX_check_private_key(c) == 1;
 	EVP_PKEY_free(key);
+	X509_free(own);
 	BIO_free(bio);
 	return good;
 }
 
-SSL_CTX *tls_server_context(struct span certificate, struct span key, struct complaint *why)
+SSL_CTX *tls_server_context(const struct tls_pair *pairs, size_t n, const char *name, struct tls_tickets *tickets,
+	const struct tls_levels *levels, struct complaint *why)
 {
-	SSL_CTX *c = make_context(TLS_server_method(), why);
-	if (c == NULL)
-		return NULL;
-	ERR_clear_error();
-	if (!use_chain(c, certificate)) {
-		complain(why, "tls_certificate_file", 0, "no usable certificate: %s", tls_error_text());
-	} else if (ERR_clear_error(), !use_key(c, key)) {
-		complain(why, "tls_key_file", 0, "no usable key for the certificate: %s", tls_error_text());
-	} else {
+	SSL_CTX *c = tls_context(TLS_server_method(), levels, why);
+	bool good = c != NULL;
+	for (size_t i = 0; i < n && good; i++)
+		good = use_pair(c, &pairs[i]);
+	size_t name_n = strlen(name) < SSL_MAX_SID_CTX_LENGTH ? strlen(name) : SSL_MAX_SID_CTX_LENGTH;
+	good = good && SSL_CTX_set_session_id_context(c, (const unsigned char *)name, (unsigned)name_n) == 1 &&
+		SSL_CTX_set_tlsext_ticket_key_evp_cb(c, ticket_callback) == 1;
+	if (good) {
+		SSL_CTX_set_app_data(c, tickets);
 		ERR_clear_error();
 		return c;
 	}
+	if (c != NULL)
+		complain(why, "tls_certificate_file", 0, "no usable certificate: %s", tls_error_text());
 	SSL_CTX_free(c);
 	return NULL;
 }
 
-SSL_CTX *tls_client_context(struct complaint *why)
+/* libssl calls this for each ClientHello, with a name or without (RFC 6066 3). */
+static int on_name(SSL *ssl, int *alert, void *context)
 {
-	SSL_CTX *c = make_context(TLS_client_method(), why);
+	const char *host = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+	tls_chooser **choose = context;
+	(void)alert;
+	SSL_CTX *c = (*choose)(SSL_get_app_data(ssl), host == NULL ? "" : host);
+	if (c != NULL)
+		(void)SSL_set_SSL_CTX(ssl, c);
+	return host == NULL ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_OK;
+}
+
+static tls_chooser *chooser;
+
+void tls_choose_by_name(SSL_CTX *context, tls_chooser *choose)
+{
+	chooser = choose;
+	(void)SSL_CTX_set_tlsext_servername_callback(context, on_name);
+	(void)SSL_CTX_set_tlsext_servername_arg(context, &chooser);
+}
+
+SSL_CTX *tls_client_context(const struct tls_levels *levels, struct complaint *why)
+{
+	SSL_CTX *c = tls_context(TLS_client_method(), levels, why);
 	if (c != NULL)
 		SSL_CTX_set_verify(c, SSL_VERIFY_NONE, NULL); /* opportunistic: RFC 7435 */
 	return c;
 }
 
-SSL *tls_session(SSL_CTX *context, int fd, bool server)
+SSL *tls_session(SSL_CTX *context, int fd, bool server, void *owner)
 {
 	SSL *s = SSL_new(context);
 	if (s == NULL)
@@ -89,10 +141,13 @@ SSL *tls_session(SSL_CTX *context, int fd, bool server)
 		SSL_free(s);
 		return NULL;
 	}
+	SSL_set_app_data(s, owner);
 	if (server)
 		SSL_set_accept_state(s);
 	else
 		SSL_set_connect_state(s);
+	if (server)
+		(void)SSL_set_mode(s, SSL_MODE_ASYNC);
 	return s;
 }
 
@@ -101,8 +156,13 @@ void tls_free(SSL *ssl)
 	if (ssl == NULL)
 		return;
 	ERR_clear_error();
-	if (SSL_is_init_finished(ssl))
+	struct tls_signing *wait = tls_signing_of(ssl);
+	if (wait != NULL) { /* its job ends first: a job that rests is never given back */
+		wait->state = SIGNING_REFUSED;
+		(void)SSL_do_handshake(ssl);
+	} else if (SSL_is_init_finished(ssl)) {
 		(void)SSL_shutdown(ssl);
+	}
 	ERR_clear_error();
 	SSL_free(ssl);
 }
@@ -114,6 +174,8 @@ static enum tls_result result_of(SSL *ssl, int done)
 	case SSL_ERROR_WANT_READ: return TLS_WANT_READ;
 	case SSL_ERROR_WANT_WRITE: return TLS_WANT_WRITE;
 	case SSL_ERROR_ZERO_RETURN: return TLS_CLOSED;
+	case SSL_ERROR_WANT_ASYNC: return TLS_WANT_KEY;
+	case SSL_ERROR_WANT_ASYNC_JOB: return TLS_WANT_JOB;
 	default: return TLS_FAILED;
 	}
 }
@@ -121,7 +183,12 @@ static enum tls_result result_of(SSL *ssl, int done)
 enum tls_result tls_handshake(SSL *ssl)
 {
 	ERR_clear_error();
-	return result_of(ssl, SSL_do_handshake(ssl));
+	tls_handshaking = ssl;
+	enum tls_result r = result_of(ssl, SSL_do_handshake(ssl));
+	tls_handshaking = NULL;
+	if (r == TLS_OK)
+		(void)SSL_clear_mode(ssl, SSL_MODE_ASYNC); /* reads and writes need no job */
+	return r;
 }
 
 enum tls_result tls_read(SSL *ssl, char *bytes, size_t size, size_t *n)

@@ -98,7 +98,7 @@ static void cmd_STARTTLS(struct session *s, struct span args)
 		return;
 	}
 	if (s->worker->servers[s->server].tls == NULL) {
-		session_reply(s, session_params(s)->tls == 1 ? REPLY_NOT_IMPLEMENTED : REPLY_TLS_UNAVAILABLE, no_detail);
+		session_reply(s, session_params(s)->tls == TLS_NONE ? REPLY_NOT_IMPLEMENTED : REPLY_TLS_UNAVAILABLE, no_detail);
 		return;
 	}
 	session_reply(s, REPLY_STARTTLS_OK, no_detail);

@@ -34,7 +34,7 @@ static int write_some(struct session *s, size_t *n)
 		switch (tls_write(s->ssl, s->out.at, s->out.n, n)) {
 		case TLS_OK: return 0;
 		case TLS_WANT_READ: case TLS_WANT_WRITE: return EAGAIN;
-		case TLS_CLOSED: case TLS_FAILED: break;
+		case TLS_CLOSED: case TLS_FAILED: case TLS_WANT_KEY: case TLS_WANT_JOB: break;
 		}
 		return EPIPE;
 	}
@@ -68,7 +68,7 @@ bool session_write(struct session *s)
 
 void session_start_tls(struct session *s)
 {
-	s->ssl = tls_session(s->worker->servers[s->server].tls, s->fd, true);
+	s->ssl = tls_session(s->worker->servers[s->server].tls, s->fd, true, s);
 	if (s->ssl == NULL) {
 		s->dead = true;
 		return;
@@ -94,11 +94,33 @@ static void handshake(struct session *s)
 	case TLS_WANT_READ:
 		want_write(s, false);
 		return;
+	case TLS_WANT_JOB:
+		keys_queue(s);
+		session_rest(s);
+		return;
+	case TLS_WANT_KEY:
+		session_rest(s); /* nothing of it matters before the answer */
+		return;
 	case TLS_CLOSED:
 	case TLS_FAILED:
 		LOG(&s->worker->proc.log, tls_failed, NO_ID, F("client", span_of(s->address)), F("reason", span_of(tls_error_text())));
 		s->dead = true;
 	}
+}
+
+void session_handshake(struct session *s)
+{
+	if (s->paused) {
+		s->paused = false;
+		(void)event_add(s->readable, NULL);
+	}
+	handshake(s);
+	bool begins = s->early_tls && s->state == ST_COMMAND;
+	s->early_tls = s->early_tls && !begins;
+	if (s->dead)
+		session_free(s);
+	else if (begins)
+		session_begin(s);
 }
 
 /* Reads once; false: the peer is gone.  *n 0: nothing there now. */
@@ -156,13 +178,7 @@ void session_on_event(int fd, short what, void *context)
 	struct session *s = context;
 	(void)fd;
 	if (s->state == ST_HANDSHAKE) {
-		handshake(s);
-		bool begins = s->early_tls && s->state == ST_COMMAND;
-		s->early_tls = s->early_tls && !begins;
-		if (s->dead)
-			session_free(s);
-		else if (begins)
-			session_begin(s);
+		session_handshake(s);
 		return;
 	}
 	if ((what & EV_WRITE) != 0) {

@@ -1,14 +1,12 @@
 /* smtpd: speaks SMTP with clients that front hands over.
  * User: posthorn-in.
- * May: read and write its sessions' sockets; make pairs of sockets (ATRN); talk to front, authd, cleanup, mover, qmgr, maps, resolver, logd.
- * Never: open a file after its start, connect, see another session's mail.
- * Until keyd takes over, it loads the server's key before its confinement. */
+ * May: read and write its sessions' sockets; make pairs of sockets (ATRN); talk to front, authd, keyd, cleanup, mover, qmgr, maps, resolver, logd.
+ * Never: open a file after its start, connect, see another session's mail, have a private key. */
 #include "worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -50,6 +48,10 @@ static void peer_gone(struct channel *c, int reason)
 		auth_gone(w);
 		return;
 	}
+	if (c == w->keyd) {
+		w->keyd = NULL; /* its successor is asked for what it owes */
+		return;
+	}
 	if (c == w->maps) {
 		w->maps = NULL;
 		return;
@@ -71,7 +73,8 @@ static const struct channel_owner owner = {
 	.handlers = {[MSG_session_open] = on_session_open, [MSG_submitted] = submit_on_submitted,
 		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer,
 		[MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer,
-		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer},
+		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer,
+		[MSG_key_offer] = keys_on_offer, [MSG_key_offers_end] = keys_on_offers_end, [MSG_ticket_keys] = keys_on_tickets, [MSG_signed] = keys_on_signed},
 	.gone = peer_gone,
 };
 
@@ -85,6 +88,8 @@ static struct channel **place_of(struct worker *w, enum role role, uint32_t serv
 		return &w->resolver;
 	if (role == R_AUTHD)
 		return &w->authd;
+	if (role == R_KEYD)
+		return &w->keyd;
 	struct worker_server *s = &w->servers[server];
 	return role == R_CLEANUP ? &s->cleanup : role == R_QMGR ? &s->qmgr : &s->mover;
 }
@@ -92,7 +97,7 @@ static struct channel **place_of(struct worker *w, enum role role, uint32_t serv
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct worker *w = p->program;
-	if (role != R_FRONT && role != R_MAPS && role != R_RESOLVER && role != R_AUTHD && server >= p->config.servers_n) {
+	if (role != R_FRONT && role != R_MAPS && role != R_RESOLVER && role != R_AUTHD && role != R_KEYD && server >= p->config.servers_n) {
 		(void)close(fd);
 		return;
 	}
@@ -112,6 +117,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 		client_front_new(w);
 	if (role == R_RESOLVER)
 		client_ask_again(w);
+	if (role == R_KEYD)
+		keys_ask_again(w);
 	if (role == R_CLEANUP)
 		submit_all_again(w, server);
 	if (role == R_MAPS)
@@ -144,40 +151,7 @@ static void reloaded(struct process *p, const struct config *old)
 {
 	(void)old;
 	(void)!client_read_lists(p->program);
-}
-
-static int read_pem(const struct process *p, const char *kind, size_t i, struct buffer *out)
-{
-	char name[32];
-	struct stat st;
-	(void)snprintf(name, sizeof name, "%s%zu", kind, i);
-	int fd = proc_fd(p, name);
-	buffer_init(out, 1024 * 1024);
-	if (fd < 0 || fstat(fd, &st) != 0 || buffer_reserve(out, (size_t)st.st_size + 1) != 0)
-		return ENOENT;
-	int error = pread_all(fd, out->at, (size_t)st.st_size, 0);
-	out->n = (size_t)st.st_size;
-	(void)close(fd);
-	return error;
-}
-
-static void load_tls(struct worker *w)
-{
-	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
-		struct buffer crt, key;
-		struct complaint why = {0};
-		if (w->proc.config.servers[i].p.tls == 1)
-			continue;
-		int error = read_pem(&w->proc, "crt", i, &crt);
-		if (read_pem(&w->proc, "key", i, &key) == 0 && error == 0)
-			w->servers[i].tls = tls_server_context(buffer_span(&crt), buffer_span(&key), &why);
-		if (w->servers[i].tls == NULL)
-			LOG(&w->proc.log, tls_unavailable, NO_ID, F("server", span_of(w->proc.config.servers[i].name)), F("reason", span_of(why.reason)));
-		if (key.at != NULL)
-			explicit_bzero(key.at, key.n);
-		buffer_free(&crt);
-		buffer_free(&key);
-	}
+	keys_reload(p->program);
 }
 
 int main(void)
@@ -195,12 +169,11 @@ int main(void)
 	w->servers = calloc(w->proc.config.servers_n, sizeof *w->servers);
 	w->sweep = event_new(w->proc.base, -1, EV_PERSIST, worker_sweep, w);
 	w->grace = event_new(w->proc.base, -1, 0, on_grace_over, w);
-	if (w->servers == NULL || w->sweep == NULL || w->grace == NULL || client_read_lists(w) != 0) {
+	if (w->servers == NULL || w->sweep == NULL || w->grace == NULL || client_read_lists(w) != 0 || tls_use_signer(keys_sign) != 0) {
 		complain(&why, "smtpd", 0, "not enough memory");
 		return proc_fail(&w->proc, EX_OSERR, &why);
 	}
 	tzset();
-	load_tls(w);
 	if (proc_confine(&w->proc, &rights, NULL, 0, NULL, &why) != 0)
 		return proc_fail(&w->proc, EX_OSERR, &why);
 	return proc_run(&w->proc);

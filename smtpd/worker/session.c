@@ -130,6 +130,18 @@ static void open_with_tls(struct session *s)
 		session_free(s);
 }
 
+void session_let_in(struct session *s)
+{
+	if (s->awaits_keys) {
+		s->awaits_keys = s->paused = false;
+		(void)event_add(s->readable, NULL);
+	}
+	if (s->early_tls)
+		open_with_tls(s);
+	else
+		session_begin(s);
+}
+
 void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 {
 	struct session *s = calloc(1, sizeof *s);
@@ -152,12 +164,15 @@ void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 		struct timeval tv = {.tv_usec = 500000};
 		(void)event_add(w->sweep, &tv);
 	}
-	if (make_events(s) != 0)
+	if (make_events(s) != 0) {
 		session_free(s);
-	else if (s->early_tls)
-		open_with_tls(s);
-	else
-		session_begin(s);
+	} else if (w->keys_known || session_params(s)->tls == TLS_NONE) {
+		session_let_in(s);
+	} else {
+		session_rest(s);
+		s->awaits_keys = true;
+		s->opened_ms = clock_mono_ms();
+	}
 }
 
 /* A socket closed with unread input resets the connection, and the peer may never see our last words. */
@@ -191,6 +206,7 @@ void session_free(struct session *s)
 	client_forget(s);
 	turn_forget(s);
 	auth_forget(s);
+	keys_forget(s);
 	session_reset(s);
 	list_remove(s);
 	if (s->readable != NULL)
@@ -415,6 +431,7 @@ void worker_sweep(int fd, short what, void *context)
 	(void)what;
 	screen_late(w, now);
 	client_late(w, now);
+	keys_late(w, now);
 	for (size_t i = 0; i < w->proc.config.servers_n; i++)
 		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left the list */
 		while (w->servers[i].oldest != NULL && w->servers[i].oldest->deadline_ms <= now)

@@ -92,7 +92,6 @@ struct client_names {
 	struct client_names *next; /* of those that are open */
 };
 /* What goes on when they are known. */
-enum { TLS_REQUIRE = 2, TLS_REQUIRE_AUTH = 3 }; /* of the parameter tls */
 enum names_for { NAMES_FOR_NOTHING, NAMES_FOR_ACCESS, NAMES_FOR_RELAY, NAMES_FOR_DATA, NAMES_FOR_CHUNK };
 
 struct session {
@@ -135,6 +134,34 @@ struct session {
 	struct session *older, *newer; /* the server's list by deadline */
 	struct session *next_hash;     /* waiting for an answer under its transaction's id */
 	struct session *next_asking;
+	struct session *next_jobless;
+	bool is_jobless;
+	bool awaits_keys;        /* it came before keyd has said which certificates there are */
+	int64_t opened_ms;       /* then */
+};
+
+/* A signature that keyd has been asked for, and that its successor will be asked for. */
+struct session_signing {
+	struct session *session;
+	uint64_t serial;
+	int64_t asked_ms;
+	unsigned char key[TLS_KEY_ID];
+	uint16_t scheme;
+	size_t n;
+	struct session_signing *next;
+	char text[TLS_TEXT];
+};
+enum { KEY_KINDS = 8 }; /* certificates for one name */
+struct key_offer {
+	unsigned char key[TLS_KEY_ID];
+	char *name, *chain;
+	size_t chain_n;
+	struct key_offer *next;
+};
+struct key_context {
+	char *name; /* "": for clients that ask for none, or for one that is not there */
+	SSL_CTX *context;
+	struct key_context *next;
 };
 
 struct worker_server {
@@ -143,7 +170,10 @@ struct worker_server {
 	struct rate rates[RATE_KINDS];
 	uint32_t mechanisms;           /* that authd has for it */
 	uint32_t held;                 /* sessions that came from earlier fronts */
-	SSL_CTX *tls;
+	struct key_offer *offers, *fresh_offers; /* in use; as they come in */
+	struct key_context *contexts;
+	SSL_CTX *tls;                  /* that of "", which is one of them */
+	struct tls_tickets tickets;
 	struct session *oldest, *newest;
 	char *size_line;
 };
@@ -151,7 +181,11 @@ struct worker_server {
 enum { WAIT_BUCKETS = 1024 };
 struct worker {
 	struct process proc;
-	struct channel *front, *maps, *resolver, *authd;
+	struct channel *front, *maps, *resolver, *authd, *keyd;
+	struct session_signing *signing;
+	struct session *jobless;       /* handshakes for which there was no job, the oldest first */
+	uint64_t signatures;
+	bool keys_known;               /* keyd has said what there is */
 	struct session_turn *turns;
 	struct session_login *logins;  /* for an answer of authd */
 	unsigned fronts;               /* how many there have been */
@@ -183,6 +217,7 @@ static inline bool session_has_login(const struct session *s)
 /* session.c */
 void session_greet(struct session *s, bool refused, struct span why);
 void session_open(struct worker *w, const struct msg_session_open *open, int fd);
+void session_let_in(struct session *s);    /* the certificates are known, or not waited for any more; may free s */
 void session_begin(struct session *s);     /* what comes before the greeting, once TLS is there where it comes first; may free s */
 void session_welcome(struct session *s);   /* it may connect */
 void session_run(struct session *s);       /* goes on with what is in the input, writes, may free s */
@@ -199,6 +234,7 @@ bool session_write(struct session *s);     /* false: the peer is gone */
 void session_rest(struct session *s);      /* neither reads nor writes */
 void session_on_event(int fd, short what, void *context);
 void session_start_tls(struct session *s);
+void session_handshake(struct session *s); /* goes on with it; may free s */
 /* command.c */
 void command_run(struct session *s, struct span line);
 /* mail.c */
@@ -234,6 +270,17 @@ const char *auth_method(const struct session *s);    /* of a session with a logi
 void auth_gone(struct worker *w);
 int auth_on_answer(struct channel *c, struct message *m);
 int auth_on_offer(struct channel *c, struct message *m);
+/* keys.c */
+tls_signer keys_sign;
+void keys_queue(struct session *s);          /* its handshake waits for another's end */
+void keys_forget(struct session *s);
+void keys_ask_again(struct worker *w);       /* keyd is there again */
+void keys_late(struct worker *w, int64_t now_ms);
+void keys_reload(struct worker *w);
+int keys_on_offer(struct channel *c, struct message *m);
+int keys_on_offers_end(struct channel *c, struct message *m);
+int keys_on_tickets(struct channel *c, struct message *m);
+int keys_on_signed(struct channel *c, struct message *m);
 /* turn.c */
 bool turn_is_offered(const struct session *s);
 void turn_command(struct session *s, struct span args);

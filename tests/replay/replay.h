@@ -72,6 +72,7 @@ void replay_link(const struct replay *r, struct replay_link *l);
 /* A self-signed pair for the server's side; the caller frees both. */
 void replay_make_pair(const struct replay *r, struct buffer *certificate, struct buffer *key_text);
 /* Shakes hands over the script's end; as_server: the script is the server. */
+SSL_CTX *replay_server_context(const struct replay *r); /* with a pair of its own */
 void replay_handshake(struct replay *r, SSL_CTX *context, bool as_server);
 
 /* clock.c: virtual time; memory that fails. */

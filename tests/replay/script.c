@@ -198,7 +198,7 @@ void replay_handshake(struct replay *r, SSL_CTX *context, bool as_server)
 	enum { TURNS = 50 };
 	if (r->heard.n > 0)
 		replay_fail(r, "the program still had something to say: %.*s", SPAN_ARG(buffer_span(&r->heard)));
-	r->ssl = tls_session(context, r->fd, as_server);
+	r->ssl = tls_session(context, r->fd, as_server, r);
 	for (int i = 0; i < TURNS; i++) {
 		enum tls_result result = tls_handshake(r->ssl);
 		for (int k = 0; k < TURNS; k++)
@@ -242,6 +242,26 @@ void replay_make_pair(const struct replay *r, struct buffer *certificate, struct
 	}
 	X509_free(x);
 	EVP_PKEY_free(key);
+}
+
+SSL_CTX *replay_server_context(const struct replay *r)
+{
+	struct tls_levels levels = {0};
+	struct buffer crt, text;
+	struct complaint why = {0};
+	replay_make_pair(r, &crt, &text);
+	SSL_CTX *c = tls_context(TLS_server_method(), &levels, &why);
+	BIO *bio = BIO_new_mem_buf(crt.at, (int)crt.n);
+	X509 *x = tls_read_certificate(bio);
+	EVP_PKEY *key = tls_read_key(buffer_span(&text));
+	if (c == NULL || SSL_CTX_use_certificate(c, x) != 1 || SSL_CTX_use_PrivateKey(c, key) != 1)
+		replay_fail(r, "no TLS: %s", tls_error_text());
+	EVP_PKEY_free(key);
+	X509_free(x);
+	BIO_free(bio);
+	buffer_free(&crt);
+	buffer_free(&text);
+	return c;
 }
 
 /* ---- words ---- */

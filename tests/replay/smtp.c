@@ -435,16 +435,8 @@ static void run_no_verdict(struct replay *r, struct span args)
 /* starttls REPLY: the peer's reply to STARTTLS and its side of the handshake, in one step: the agent speaks first in TLS. */
 static void run_starttls(struct replay *r, struct span args)
 {
-	struct buffer crt, key;
-	struct complaint why = {0};
-	if (side.tls == NULL) {
-		replay_make_pair(r, &crt, &key);
-		side.tls = tls_server_context(buffer_span(&crt), buffer_span(&key), &why);
-		buffer_free(&crt);
-		buffer_free(&key);
-	}
 	if (side.tls == NULL)
-		replay_fail(r, "no TLS: %s", why.reason);
+		side.tls = replay_server_context(r);
 	if (write(r->fd, args.at, args.n) != (ssize_t)args.n || write(r->fd, "\r\n", 2) != 2)
 		replay_fail(r, "the reply could not be written");
 	replay_handshake(r, side.tls, true);
@@ -463,7 +455,10 @@ static void begin(struct replay *r)
 	a->proc.base = r->base;
 	a->proc.config = r->config;
 	a->shares = calloc(1, sizeof *a->shares);
-	a->tls = tls_client_context(&why);
+	const struct tls_levels levels = {0};
+	a->tls = calloc(1, sizeof *a->tls);
+	if (a->tls != NULL)
+		a->tls[0] = tls_client_context(&levels, &why);
 	side.qmgr_near = link_to(r, R_QMGR, &side.qmgr);
 	a->resolver = link_to(r, R_RESOLVER, &side.resolver);
 }

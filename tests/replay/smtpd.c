@@ -36,6 +36,10 @@ static void begin(struct replay *r)
 	w->servers[0].qmgr = link_to(r, R_QMGR, &side.qmgr);
 	w->resolver = link_to(r, R_RESOLVER, &side.resolver);
 	w->authd = link_to(r, R_AUTHD, &side.authd);
+	w->keyd = link_to(r, R_KEYD, &side.keyd);
+	w->keys_known = true;
+	if (tls_use_signer(keys_sign) != 0)
+		replay_fail(r, "no provider");
 }
 
 static void after(struct replay *r)
@@ -436,9 +440,10 @@ static void run_envelope(struct replay *r, struct span args)
 static void run_starttls(struct replay *r, struct span args)
 {
 	struct complaint why;
+	const struct tls_levels levels = {0};
 	(void)args;
 	if (side.tls == NULL)
-		side.tls = tls_client_context(&why);
+		side.tls = tls_client_context(&levels, &why);
 	if (side.tls == NULL)
 		replay_fail(r, "no TLS: %s", why.reason);
 	replay_handshake(r, side.tls, false);
@@ -448,14 +453,79 @@ static void run_starttls(struct replay *r, struct span args)
 static void run_certificate(struct replay *r, struct span args)
 {
 	struct buffer crt, key;
-	struct complaint why = {0};
+	unsigned char id[TLS_KEY_ID];
 	(void)args;
 	replay_make_pair(r, &crt, &key);
-	side.worker.servers[0].tls = tls_server_context(buffer_span(&crt), buffer_span(&key), &why);
-	if (side.worker.servers[0].tls == NULL)
-		replay_fail(r, "certificate: %s", why.reason);
+	side.key = tls_read_key(buffer_span(&key));
+	if (side.key == NULL || tls_key_id(side.key, id) != 0)
+		replay_fail(r, "no key");
+	send_key_offer(side.keyd, (struct msg_key_offer){.key = {(const char *)id, sizeof id}, .chain = buffer_span(&crt)}, -1);
+	send_key_offers_end(side.keyd, (struct msg_key_offers_end){.generation = 1}, -1);
 	buffer_free(&crt);
 	buffer_free(&key);
+	replay_settle(r);
+	if (side.worker.servers[0].tls == NULL)
+		replay_fail(r, "the certificate is not used");
+}
+
+/* keyd unknown (it has not yet said what there is) | holds | signs | refuses | dies | is back | offers nothing */
+static void run_keyd(struct replay *r, struct span args)
+{
+	replay_settle(r);
+	if (span_is(args, "unknown")) {
+		side.worker.keys_known = false;
+	} else if (span_is(args, "dies")) {
+		channel_close(side.keyd);
+		side.keyd = NULL;
+	} else if (span_is(args, "is back")) {
+		side.worker.keyd = link_to(r, R_KEYD, &side.keyd);
+		keys_ask_again(&side.worker);
+	} else if (span_is(args, "offers nothing")) {
+		send_key_offers_end(side.keyd, (struct msg_key_offers_end){.generation = 1}, -1);
+	} else {
+		side.keyd_mood = span_is(args, "holds") ? KEYD_HOLDS : span_is(args, "refuses") ? KEYD_REFUSES : KEYD_SIGNS;
+	}
+	replay_settle(r);
+}
+
+/* starttls-begin: the client's side of the handshake begins; starttls-end: it is over; starttls-fails: the server has ended it. */
+static void run_starttls_begin(struct replay *r, struct span args)
+{
+	const struct tls_levels levels = {0};
+	struct complaint why;
+	(void)args;
+	if (side.tls == NULL)
+		side.tls = tls_client_context(&levels, &why);
+	r->ssl = side.tls == NULL ? NULL : tls_session(side.tls, r->fd, false, r);
+	if (r->ssl == NULL || tls_handshake(r->ssl) != TLS_WANT_READ)
+		replay_fail(r, "the handshake does not begin");
+	for (int k = 0; k < 50; k++)
+		(void)event_base_loop(r->base, EVLOOP_NONBLOCK);
+}
+
+static void run_starttls_end(struct replay *r, struct span args)
+{
+	for (int i = 0; i < 50; i++) {
+		enum tls_result result = tls_handshake(r->ssl);
+		for (int k = 0; k < 50; k++)
+			(void)event_base_loop(r->base, EVLOOP_NONBLOCK);
+		if (result == TLS_OK)
+			return;
+		if (result == TLS_CLOSED || result == TLS_FAILED)
+			replay_fail(r, "the handshake failed: %s", tls_error_text());
+	}
+	replay_fail(r, "the handshake does not end");
+}
+
+static void run_starttls_fails(struct replay *r, struct span args)
+{
+	(void)args;
+	replay_settle(r);
+	enum tls_result result = tls_handshake(r->ssl);
+	if (result != TLS_CLOSED && result != TLS_FAILED)
+		replay_fail(r, "the handshake goes on");
+	SSL_free(r->ssl);
+	r->ssl = NULL;
 }
 
 static void run_stop(struct replay *r, struct span args)
@@ -476,7 +546,7 @@ static void run_sessions(struct replay *r, struct span args)
 
 static const struct replay_verb verbs[] = {
 	{"client", run_client}, {"port", run_port}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
-	{"dns", run_dns}, {"front", run_front}, {"authd", run_authd}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
+	{"dns", run_dns}, {"front", run_front}, {"authd", run_authd}, {"keyd", run_keyd}, {"starttls-begin", run_starttls_begin}, {"starttls-end", run_starttls_end}, {"starttls-fails", run_starttls_fails}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
 	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
 };

@@ -9,7 +9,7 @@ enum cleanup_mood { CLEANUP_ANSWERS, CLEANUP_HOLDS };
 
 struct side {
 	struct worker worker;
-	struct channel *cleanup, *mover, *front, *maps, *qmgr, *resolver, *authd;  /* the far ends */
+	struct channel *cleanup, *mover, *front, *maps, *qmgr, *resolver, *authd, *keyd;  /* the far ends */
 	uint64_t dns;                    /* the last question that resolver was asked */
 	uint32_t dns_kind;
 	char dns_about[300], rate_about[40];
@@ -35,6 +35,8 @@ struct side {
 	struct buffer parts, content, envelope, body;
 	struct qid id;
 	SSL_CTX *tls;
+	EVP_PKEY *key;                   /* that keyd has */
+	enum { KEYD_SIGNS, KEYD_HOLDS, KEYD_REFUSES } keyd_mood;
 };
 extern struct side side;
 

@@ -202,9 +202,22 @@ static int on_auth_end(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_sign(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, sign, s);
+	unsigned char out[TLS_SIGNATURE];
+	size_t n = 0;
+	if (side.keyd_mood == KEYD_HOLDS)
+		return 0;
+	if (side.keyd_mood == KEYD_SIGNS && tls_sign(side.key, (uint16_t)s.scheme, s.text, out, &n) != 0)
+		return EBADMSG;
+	send_signed(c, (struct msg_signed){.serial = s.serial, .signature = {(const char *)out, n}}, -1);
+	return 0;
+}
+
 static void far_gone(struct channel *c, int reason)
 {
-	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps, &side.qmgr, &side.resolver, &side.authd};
+	struct channel **far[] = {&side.cleanup, &side.mover, &side.front, &side.maps, &side.qmgr, &side.resolver, &side.authd, &side.keyd};
 	(void)reason;
 	for (size_t i = 0; i < COUNT_OF(far); i++)
 		if (*far[i] == c)
@@ -216,7 +229,7 @@ static const struct channel_owner far_owner = {
 		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed,
 		[MSG_map_query] = on_map_query, [MSG_etrn] = on_etrn, [MSG_dns_query] = on_dns_query, [MSG_rate_query] = on_rate_query,
 		[MSG_auth_begin] = on_auth_begin, [MSG_auth_step] = on_auth_step, [MSG_auth_end] = on_auth_end,
-		[MSG_turn] = on_turn, [MSG_turn_over] = on_turn_over},
+		[MSG_turn] = on_turn, [MSG_turn_over] = on_turn_over, [MSG_sign] = on_sign},
 	.gone = far_gone,
 };
 
@@ -232,6 +245,8 @@ static void near_gone(struct channel *c, int reason)
 		side.worker.resolver = NULL;
 	if (side.worker.authd == c)
 		auth_gone(&side.worker);
+	if (side.worker.keyd == c)
+		side.worker.keyd = NULL;
 	if (side.worker.maps == c)
 		side.worker.maps = NULL;
 	if (s->cleanup == c)
@@ -249,7 +264,8 @@ static void near_gone(struct channel *c, int reason)
 static const struct channel_owner near_owner = {
 	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done,
 		[MSG_map_answer] = screen_on_answer, [MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer,
-		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer},
+		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer,
+		[MSG_key_offer] = keys_on_offer, [MSG_key_offers_end] = keys_on_offers_end, [MSG_ticket_keys] = keys_on_tickets, [MSG_signed] = keys_on_signed},
 	.gone = near_gone,
 };
 

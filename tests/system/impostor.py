@@ -1,4 +1,5 @@
-"""A worker that has been taken over, in the place of libexec/smtpd: tells cleanup of a message, or qmgr of an ATRN, what it likes.
+"""A worker that has been taken over, in the place of libexec/smtpd: tells cleanup of a message, or qmgr of an ATRN, what it likes, or has
+keyd sign it.
 
 The channel's format is that of common/ipc; the numbers of messages and roles come from the tree's own tables."""
 import os
@@ -56,6 +57,19 @@ def turn(login, proof):
     return message("turn", struct.pack("<Q", 1) + span(b"far.example") + span(login) + span(proof) + span(b"192.0.2.1") + struct.pack("<I", 0))
 
 
+def signature_of(peer, text):
+    """Whether keyd signs the text by the first key that it offers, as ecdsa_secp256r1_sha256."""
+    key, said = None, None
+    while said is None:
+        for name, payload in messages(peer.recv(1 << 20)):
+            if name == "key_offer" and key is None:
+                key = next(spans(payload[4:]))
+                peer.send(message("sign", struct.pack("<Q", 1) + span(key) + struct.pack("<I", 0x0403) + span(text)))
+            elif name == "signed":
+                said = "signed" if next(spans(payload[8:])) else "refused"
+    return said
+
+
 def answer_of(peer):
     """What a peer says: its messages' names, the status of an ATRN, or that it has cut this worker off."""
     try:
@@ -67,7 +81,8 @@ def answer_of(peer):
 
 
 def run(login, proof, result, wanted="CLEANUP"):
-    """As a worker: one word to the role that is wanted, once it is there; what came of it goes to the file result."""
+    """As a worker: one word to the role that is wanted, once it is there; what came of it goes to the file result.  For keyd the
+    word is what it shall sign, in the place of login."""
     control = socket.socket(fileno=3)
     control.setblocking(True)
     packet, fds, _, _ = socket.recv_fds(control, 1 << 20, 16)
@@ -93,10 +108,11 @@ def run(login, proof, result, wanted="CLEANUP"):
                     word = bytearray(turn(login, proof))
                     word[3] = 1 # a descriptor comes with it
                     socket.send_fds(peer, [bytes(word)], [theirs.fileno()])
-                else:
+                elif wanted == "CLEANUP":
                     peer.send(submission(suffix, login, proof))
+                said = signature_of(peer, login) if wanted == "KEYD" else answer_of(peer)
                 aside = f"{result}.{os.getpid()}" # there are two workers
-                pathlib.Path(aside).write_text(answer_of(peer))
+                pathlib.Path(aside).write_text(said)
                 os.rename(aside, result)
 
 
