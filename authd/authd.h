@@ -1,4 +1,4 @@
-/* authd: checks logins, for the processes that may not know a password. */
+/* authd: has the passwords: checks logins, and logs in at other servers, for the processes that may not know them. */
 #ifndef AUTHD_AUTHD_H
 #define AUTHD_AUTHD_H
 
@@ -59,6 +59,9 @@ struct login {
 	struct login *next, *next_turn;
 };
 
+struct outward;
+struct outward_password;
+
 struct authd {
 	struct process proc;
 	struct auth_server *servers;
@@ -66,6 +69,9 @@ struct authd {
 	struct login *logins, *turns, **turns_end;
 	size_t logins_n;
 	uint64_t numbers;
+	struct outward *outward, *outward_turns; /* logins at other servers */
+	size_t outward_n;
+	struct outward_password *passwords, *fresh_passwords;
 	Gsasl *gsasl;
 	struct event *turn, *changed;
 	struct failures failures, known; /* known: clients and names whose logins were good */
@@ -89,10 +95,20 @@ void login_run(int fd, short what, void *context);   /* one turn: hashing takes 
 void login_worker_gone(struct authd *a, const struct channel *worker);
 void login_front_gone(struct authd *a);
 /* sasl.c: what libgsasl asks */
+const char *sasl_word(uint32_t mechanism);
+void sasl_bind(Gsasl_session *g, struct span exporter, struct span unique); /* to the connection */
 int sasl_begin(struct login *l);                     /* 0 or ENOMEM */
 /* One step with l->response.  GSASL_NEEDS_MORE, GSASL_OK (both with *out, which the caller frees by gsasl_free), else it failed. */
 int sasl_step(struct login *l, char **out, size_t *n);
 int sasl_callback(Gsasl *g, Gsasl_session *session, Gsasl_property property);
+/* outward.c */
+int outward_on_file(struct channel *c, struct message *m);
+int outward_on_files_end(struct channel *c, struct message *m);
+int outward_on_begin(struct channel *c, struct message *m);
+int outward_on_step(struct channel *c, struct message *m);
+int outward_on_end(struct channel *c, struct message *m);
+void outward_run(struct authd *a); /* one turn */
+void outward_agent_gone(struct authd *a, const struct channel *agent);
 /* failures.c */
 bool failures_over(struct login *l, const char **limit); /* is it looked at? */
 void failures_count(struct login *l);

@@ -203,24 +203,16 @@ void login_run(int fd, short what, void *context)
 	(void)fd;
 	(void)what;
 	users_tell(a); /* what was read before there was a log */
-	if (l == NULL)
-		return;
-	leave_turns(l);
-	go_on(l);
-	if (a->turns != NULL)
+	outward_run(a);
+	if (l != NULL) {
+		leave_turns(l);
+		go_on(l);
+	}
+	if (a->turns != NULL || a->outward_turns != NULL)
 		(void)event_add(a->turn, &now);
 }
 
 /* ---- what comes ---- */
-
-static void set_binding(const struct login *l, Gsasl_property property, struct span bytes)
-{
-	char *text = NULL;
-	if (bytes.n == 0 || gsasl_base64_to(bytes.at, bytes.n, &text, NULL) != GSASL_OK)
-		return;
-	(void)gsasl_property_set(l->gsasl, property, text);
-	gsasl_free(text);
-}
 
 static struct login *make_login(struct authd *a, struct channel *c, const struct msg_auth_begin *m)
 {
@@ -234,8 +226,7 @@ static struct login *make_login(struct authd *a, struct channel *c, const struct
 	a->logins = l;
 	a->logins_n++;
 	if (buffer_ok(&l->response) && sasl_begin(l) == 0) {
-		set_binding(l, GSASL_CB_TLS_EXPORTER, m->exporter);
-		set_binding(l, GSASL_CB_TLS_UNIQUE, m->unique);
+		sasl_bind(l->gsasl, m->exporter, m->unique);
 		return l;
 	}
 	end_login(l);

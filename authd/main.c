@@ -1,6 +1,7 @@
-/* authd: checks who logs in.
+/* authd: checks who logs in, and logs in at other servers.
  * User: posthorn-auth.
- * May: read the files of passwords, DIR/servers/NAME.passwd, and be told when they change; talk to front and smtpd.
+ * May: read the files of passwords, DIR/servers/NAME.passwd, and be told when they change; read those that master opens for it; talk to
+ * front, smtpd and smtp.
  * Never: give out a password, a hash or a key; use the network; write a file. */
 #include "authd.h"
 
@@ -23,6 +24,10 @@ static void peer_gone(struct channel *ch, int reason)
 	struct authd *a = ch->program;
 	struct channel **p = &a->workers;
 	(void)reason;
+	if (ch->peer == R_SMTP) {
+		outward_agent_gone(a, ch);
+		return;
+	}
 	if (ch == a->front) {
 		a->front = NULL;
 		login_front_gone(a);
@@ -36,7 +41,8 @@ static void peer_gone(struct channel *ch, int reason)
 }
 
 static const struct channel_owner owner = {
-	.handlers = {[MSG_auth_begin] = login_on_begin, [MSG_auth_step] = login_on_step, [MSG_auth_end] = login_on_end, [MSG_client_answer] = login_on_client},
+	.handlers = {[MSG_auth_begin] = login_on_begin, [MSG_auth_step] = login_on_step, [MSG_auth_end] = login_on_end, [MSG_client_answer] = login_on_client,
+		[MSG_prove_begin] = outward_on_begin, [MSG_prove_step] = outward_on_step, [MSG_prove_end] = outward_on_end},
 	.gone = peer_gone,
 };
 
@@ -49,6 +55,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
+	if (role == R_SMTP)
+		return;
 	if (role == R_FRONT) {
 		struct channel *old = a->front;
 		if (old != NULL) /* its successor came before the word that it is gone */
@@ -99,6 +107,8 @@ int main(void)
 	a->proc.program = a;
 	a->proc.linked = linked;
 	a->proc.reloaded = reloaded;
+	proc_handle(&a->proc, MSG_password_file, outward_on_file);
+	proc_handle(&a->proc, MSG_passwords_end, outward_on_files_end);
 	int error = prepare(a);
 	if (error != 0) {
 		complain(&why, "authd", 0, "cannot start: %s", strerror(error));

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *word_of(uint32_t mechanism)
+const char *sasl_word(uint32_t mechanism)
 {
 #define MECHANISM(name, bit, word) if (mechanism == 1u << (bit)) return word;
 	MECHANISMS(MECHANISM)
@@ -15,11 +15,26 @@ static const char *word_of(uint32_t mechanism)
 	return "";
 }
 
+static void set_binding(Gsasl_session *g, Gsasl_property property, struct span bytes)
+{
+	char *text = NULL;
+	if (bytes.n == 0 || gsasl_base64_to(bytes.at, bytes.n, &text, NULL) != GSASL_OK)
+		return;
+	(void)gsasl_property_set(g, property, text);
+	gsasl_free(text);
+}
+
+void sasl_bind(Gsasl_session *g, struct span exporter, struct span unique)
+{
+	set_binding(g, GSASL_CB_TLS_EXPORTER, exporter);
+	set_binding(g, GSASL_CB_TLS_UNIQUE, unique);
+}
+
 int sasl_begin(struct login *l)
 {
 	char *prompt = NULL;
 	size_t n;
-	if (gsasl_server_start(l->authd->gsasl, word_of(l->mechanism), &l->gsasl) != GSASL_OK)
+	if (gsasl_server_start(l->authd->gsasl, sasl_word(l->mechanism), &l->gsasl) != GSASL_OK)
 		return ENOMEM;
 	gsasl_session_hook_set(l->gsasl, l);
 	if (l->mechanism == MECHANISM_LOGIN && l->response.n > 0) { /* the name came with AUTH: nobody has to ask for it */
@@ -123,6 +138,8 @@ int sasl_callback(Gsasl *g, Gsasl_session *session, Gsasl_property property)
 {
 	struct login *l = gsasl_session_hook_get(session);
 	(void)g;
+	if (l == NULL) /* a login at another server: all that there is has been said */
+		return GSASL_NO_CALLBACK;
 	switch ((int)property) {
 	case GSASL_VALIDATE_SIMPLE:
 		return check_password(l, session);

@@ -167,7 +167,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		(void)close(fd);
 		return;
 	}
-	if (master_check_keys(m, &fresh, &why) != 0) {
+	if (master_check_secrets(m, &fresh, &why) != 0) {
 		buffer_printf(text, "%s: %s", why.file, why.reason);
 		LOG(&m->log, reload_refused, NO_ID, F("reason", buffer_span(text)));
 		config_free(&fresh);
@@ -184,8 +184,8 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		if (c->channel != NULL)
 			send_reload(c->channel, (struct msg_reload){.generation = m->generation}, dup(fd));
 	for (struct child *c = m->children; c != NULL; c = c->next)
-		if (c->role == R_KEYD && c->channel != NULL)
-			master_send_keys(m, c);
+		if ((c->role == R_KEYD || c->role == R_AUTHD) && c->channel != NULL)
+			master_send_secrets(m, c);
 	if (new_ports)
 		replace(m, R_SMTP);
 	if (new_dns)

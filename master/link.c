@@ -10,7 +10,7 @@ static const struct relation {
 	{R_FRONT, R_SMTPD}, {R_SMTPD, R_CLEANUP}, {R_SMTPD, R_MOVER}, {R_PICKUP, R_CLEANUP}, {R_PICKUP, R_MOVER},
 	{R_BOUNCE, R_CLEANUP}, {R_BOUNCE, R_MOVER}, {R_CLEANUP, R_MOVER}, {R_CLEANUP, R_QMGR}, {R_QMGR, R_MOVER}, {R_QMGR, R_SMTP},
 	{R_QMGR, R_DROP}, {R_QMGR, R_BOUNCE}, {R_SMTP, R_RESOLVER}, {R_SMTPD, R_RESOLVER}, {R_CONTROL, R_QMGR}, {R_CONTROL, R_RESOLVER}, {R_QMGR, R_LOCAL}, {R_LOCAL, R_DELIVER},
-	{R_SMTPD, R_AUTHD}, {R_SMTPD, R_KEYD}, {R_AUTHD, R_FRONT}, {R_SMTPD, R_MAPS}, {R_PICKUP, R_MAPS}, {R_SMTPD, R_QMGR}, {R_LOCAL, R_MAPS}, {R_CONTROL, R_MAPS},
+	{R_SMTPD, R_AUTHD}, {R_SMTPD, R_KEYD}, {R_SMTP, R_AUTHD}, {R_AUTHD, R_FRONT}, {R_SMTPD, R_MAPS}, {R_PICKUP, R_MAPS}, {R_SMTPD, R_QMGR}, {R_LOCAL, R_MAPS}, {R_CONTROL, R_MAPS},
 };
 
 static bool related(const struct child *x, const struct child *y)
@@ -69,8 +69,8 @@ void master_link_child(struct master *m, struct child *c)
 	for (struct child *o = m->children; o != NULL; o = o->next)
 		if (o != c && o->role == R_LOGD && o->channel != NULL && c->role != R_LOGD)
 			link_pair(c, o);
-	if (c->role == R_KEYD) /* after the log, which may have to hear of them; before those who want them */
-		master_send_keys(m, c);
+	if (c->role == R_KEYD || c->role == R_AUTHD) /* after the log, which may have to hear of them; before those who want them */
+		master_send_secrets(m, c);
 	for (struct child *o = m->children; o != NULL; o = o->next) {
 		if (o == c || o->channel == NULL || o->role == R_LOGD)
 			continue;

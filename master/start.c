@@ -159,7 +159,7 @@ int master_prepare(struct master *m, struct complaint *why)
 		status = next_epoch(m, why);
 	if (status == 0)
 		status = make_auth_key(m, why);
-	if (status == 0 && master_check_keys(m, &m->config, why) != 0)
+	if (status == 0 && master_check_secrets(m, &m->config, why) != 0)
 		status = EX_NOINPUT;
 	if (status == 0)
 		status = master_make_dirs(m, why);

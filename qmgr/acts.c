@@ -226,9 +226,6 @@ static bool release(struct qmgr *q, struct qmsg *m)
 
 static bool retry(struct qmgr *q, struct qmsg *m)
 {
-	for (size_t i = 0; i < m->e.rcpts_n; i++)
-		if (m->rcpts[i].dest != NULL)
-			m->rcpts[i].dest->probe_ms = 0; /* asked for by a person: it is really tried */
 	if (m->tasks == 1 && !m->storing && !m->held) {
 		m->next_attempt_s = 0;
 		m->forced = true;

@@ -140,6 +140,8 @@ void dest_add(struct qmgr *q, struct task *t)
 		verdict_defer(q, t, ETRN_HELD);
 		return;
 	}
+	if (t->m->forced)
+		d->probe_ms = 0; /* asked for by a person: it is really tried */
 	if (d->down && !d->probing && clock_mono_ms() < d->probe_ms) {
 		/* one probe speaks for all that are due: an attempt without a connection */
 		verdict_defer(q, t, span_of(d->reason));

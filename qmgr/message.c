@@ -303,8 +303,8 @@ void msg_start(struct qmgr *q, struct qmsg *m)
 			r->dest = dest_get(q, m, i);
 	}
 	m->last_attempt_s = q_now(q);
-	m->forced = false;
 	make_tasks(q, m);
+	m->forced = false;
 	m->tasks--;
 	msg_settle(q, m);
 }

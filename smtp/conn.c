@@ -202,6 +202,7 @@ void conn_close(struct conn *c)
 	for (size_t i = 0; i < COUNT_OF(events); i++)
 		if (events[i] != NULL)
 			event_free(events[i]);
+	auth_forget(c);
 	tls_free(c->ssl);
 	if (c->fd >= 0)
 		(void)close(c->fd);

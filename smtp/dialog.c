@@ -42,7 +42,7 @@ static void keep_reason(struct job *j, const char *what, int code, struct span t
 
 static const char *stage_text(enum conn_state s)
 {
-	static const char *const texts[] = {"connecting", "greeting", "EHLO", "HELO", "STARTTLS", "TLS handshake", "idle",
+	static const char *const texts[] = {"connecting", "greeting", "EHLO", "HELO", "STARTTLS", "TLS handshake", "AUTH", "idle",
 		"envelope", "sending the message", "end of the message", "RSET", "QUIT"};
 	return texts[s];
 }
@@ -51,7 +51,7 @@ static const char *stage_text(enum conn_state s)
 static enum smtp_stage stage_of(enum conn_state s)
 {
 	static const enum smtp_stage stages[] = {[CONN_CONNECTING] = STAGE_CONNECT, [CONN_GREETING] = STAGE_GREETING, [CONN_EHLO] = STAGE_HELO,
-		[CONN_HELO] = STAGE_HELO, [CONN_STARTTLS] = STAGE_HELO, [CONN_HANDSHAKE] = STAGE_HELO, [CONN_IDLE] = STAGE_MAIL,
+		[CONN_HELO] = STAGE_HELO, [CONN_STARTTLS] = STAGE_HELO, [CONN_HANDSHAKE] = STAGE_HELO, [CONN_AUTH] = STAGE_AUTH, [CONN_IDLE] = STAGE_MAIL,
 		[CONN_ENVELOPE] = STAGE_RCPT, [CONN_BODY] = STAGE_DATA, [CONN_DOT] = STAGE_DOT, [CONN_RSET] = STAGE_MAIL, [CONN_QUIT] = STAGE_MAIL};
 	return stages[s];
 }
@@ -87,7 +87,7 @@ void dialog_broken(struct conn *c, const char *reason)
 	}
 }
 
-static void next_address(struct conn *c, const char *what)
+void dialog_next_address(struct conn *c, const char *what)
 {
 	struct job *j = c->job;
 	keep_reason(j, what, c->reply.code, buffer_span(&c->reply.text));
@@ -111,6 +111,10 @@ static void take_extension(struct conn *c, struct span line)
 			c->offers |= known[i].bit;
 	if (span_case_is(word, "SIZE") && parse_u64(span_word(&line, " "), UINT64_MAX, &c->peer_size) != 0)
 		c->peer_size = 0;
+	if (span_case_is(word, "AUTH"))
+		auth_take_extension(c, line);
+	else if (word.n > 5 && span_case_is((struct span){word.at, 5}, "AUTH=")) /* as old servers write it */
+		auth_take_extension(c, (struct span){word.at + 5, word.n - 5 + line.n + (line.n > 0 ? 1 : 0)});
 }
 
 static void start_tls(struct conn *c)
@@ -135,7 +139,7 @@ void dialog_handshake(struct conn *c)
 	case TLS_OK:
 		(void)event_del(c->writable);
 		c->want_write = false;
-		c->offers = 0;
+		c->offers = c->mechanisms = 0;
 		say_hello(c);
 		return;
 	case TLS_WANT_WRITE:
@@ -174,6 +178,14 @@ static void established(struct conn *c)
 		conn_open(j);
 		return;
 	}
+	if (auth_is_due(c))
+		auth_begin(c);
+	else
+		dialog_established(c);
+}
+
+void dialog_established(struct conn *c)
+{
 	c->greeted = true;
 	dialog_begin(c);
 }
@@ -209,7 +221,7 @@ static void step(struct conn *c)
 		if (fate_of_reply(STAGE_GREETING, code) == FATE_GO_ON)
 			say_hello(c);
 		else
-			next_address(c, "greeting");
+			dialog_next_address(c, "greeting");
 		return;
 	case CONN_EHLO:
 	case CONN_HELO:
@@ -218,7 +230,7 @@ static void step(struct conn *c)
 		else if (state == CONN_EHLO && code / 100 == 5 && code != 521 && !c->hop->lmtp) /* RFC 5321 4.1.4: an old server */
 			say(c, CONN_HELO, "HELO", params(c)->fqdn);
 		else
-			next_address(c, state == CONN_EHLO ? "EHLO" : "HELO");
+			dialog_next_address(c, state == CONN_EHLO ? "EHLO" : "HELO");
 		return;
 	case CONN_STARTTLS:
 		if (code == 220) {
@@ -226,7 +238,7 @@ static void step(struct conn *c)
 			return;
 		}
 		if (code == 421) {
-			next_address(c, "STARTTLS");
+			dialog_next_address(c, "STARTTLS");
 			return;
 		}
 		c->hop->no_tls_until_ms = clock_mono_ms() + NO_TLS_MS;
@@ -238,6 +250,9 @@ static void step(struct conn *c)
 		return;
 	case CONN_CONNECTING: case CONN_HANDSHAKE: case CONN_BODY:
 		dialog_broken(c, "an answer out of step");
+		return;
+	case CONN_AUTH:
+		auth_reply(c);
 		return;
 	case CONN_ENVELOPE: case CONN_DOT: case CONN_RSET:
 		envelope_reply(c);
@@ -264,7 +279,7 @@ void dialog_input(struct conn *c)
 	struct span line;
 	size_t used;
 	while (next_line(c, &line, &used)) {
-		int result = line.n > 2048 ? EBADMSG : peer_reply_line(&c->reply, line);
+		int result = line.n > (c->state == CONN_AUTH ? LINE_AUTH : LINE_MOST) ? EBADMSG : peer_reply_line(&c->reply, line);
 		if (result != EBADMSG && (c->state == CONN_EHLO) && c->reply.lines > 1)
 			take_extension(c, line);
 		buffer_drop(&c->in, used);
@@ -285,6 +300,6 @@ void dialog_input(struct conn *c)
 		}
 		peer_reply_clear(&c->reply);
 	}
-	if (c->in.n > 4096)
+	if (c->in.n > (c->state == CONN_AUTH ? 2 * LINE_AUTH : 2 * LINE_MOST))
 		dialog_broken(c, "the peer's line does not end");
 }

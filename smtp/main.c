@@ -25,6 +25,10 @@ static void peer_gone(struct channel *ch, int reason)
 		a->resolver = NULL;
 		hop_resolver_gone(a);
 	}
+	if (ch == a->authd) {
+		auth_gone(a);
+		return;
+	}
 	for (struct job *j = a->jobs; j != NULL; j = j->next_all)
 		if (j->qmgr == ch)
 			j->qmgr = NULL; /* the verdict waits for the next qmgr */
@@ -32,7 +36,7 @@ static void peer_gone(struct channel *ch, int reason)
 
 static const struct channel_owner owner = {
 	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm,
-		[MSG_dns_answer] = hop_on_answer, [MSG_turned] = turn_on_turned},
+		[MSG_dns_answer] = hop_on_answer, [MSG_turned] = turn_on_turned, [MSG_prove_answer] = auth_on_answer},
 	.gone = peer_gone,
 };
 
@@ -45,12 +49,12 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	if (role == R_RESOLVER) {
-		struct channel *old = a->resolver;
+	if (role == R_RESOLVER || role == R_AUTHD) {
+		struct channel **place = role == R_RESOLVER ? &a->resolver : &a->authd, *old = *place;
 		if (old != NULL) /* its successor came before the word that it is gone */
 			peer_gone(old, 0);
 		channel_close(old);
-		a->resolver = ch;
+		*place = ch;
 	} else {
 		job_tell_again(a, ch, server);
 	}

@@ -19,6 +19,7 @@ enum {
 	REASON_MOST = 400,       /* of a peer's words: a verdict about all recipients fits into one packet */
 	HOP_BUCKETS = 1024, INPUT_MOST = 64 * 1024, BLOCK = 64 * 1024,
 	TURNED_IDLE_MS = 1000,
+	LINE_MOST = 2048, LINE_AUTH = 12288 /* RFC 4954 4 */,
 	IDLE_MS = 5000,          /* a connection is kept for the next message */
 	DNS_LIMIT_MS = 30000, CACHE_MS = 60000, NO_TLS_MS = 600000,
 	NEXT_ADDRESS_MS = 250,   /* then the next address is tried beside the one before (RFC 8305 5) */
@@ -93,11 +94,20 @@ struct job {
 	struct job *next_all;
 };
 
-enum conn_state { CONN_CONNECTING, CONN_GREETING, CONN_EHLO, CONN_HELO, CONN_STARTTLS, CONN_HANDSHAKE, CONN_IDLE,
+enum conn_state { CONN_CONNECTING, CONN_GREETING, CONN_EHLO, CONN_HELO, CONN_STARTTLS, CONN_HANDSHAKE, CONN_AUTH, CONN_IDLE,
 	CONN_ENVELOPE, CONN_BODY, CONN_DOT, CONN_RSET, CONN_QUIT };
 
 /* Replies that are outstanding, in order. */
 enum expected { EXPECT_MAIL, EXPECT_RCPT, EXPECT_DATA, EXPECT_DOT, EXPECT_RSET };
+
+/* AUTH under way. */
+struct login {
+	struct conn *conn;
+	uint64_t serial;
+	bool asks;               /* authd is to say something; else it is the peer's turn */
+	bool begun, done, ended; /* done: nothing is left but the peer's yes; ended: authd knows it no more */
+	struct login *next;
+};
 
 struct conn {
 	struct agent *agent;
@@ -114,6 +124,9 @@ struct conn {
 	size_t out_at;           /* written so far */
 	struct peer_reply reply;
 	unsigned offers;
+	uint32_t mechanisms;     /* of AUTH, that the peer offers */
+	struct login *login;
+	bool logged_in;
 	uint64_t peer_size;
 	struct job *job;
 	struct { enum expected what; uint32_t rcpt; } *expect;
@@ -136,7 +149,8 @@ struct agent {
 	struct process proc;
 	struct share *shares;    /* by server */
 	struct own_addresses own;
-	struct channel *resolver;
+	struct channel *resolver, *authd;
+	struct login *logins;
 	struct hop *hops[HOP_BUCKETS];
 	struct job *jobs;
 	SSL_CTX **tls; /* by server */
@@ -204,6 +218,16 @@ void dialog_input(struct conn *c);             /* complete lines are in c->in; m
 void dialog_begin(struct conn *c);             /* a job on an established connection */
 void dialog_broken(struct conn *c, const char *reason); /* no more can be said; closes c */
 void dialog_handshake(struct conn *c);
+void dialog_established(struct conn *c);       /* all that comes before the first message has been said */
+void dialog_next_address(struct conn *c, const char *what); /* the reply means that this one is of no use now */
+/* auth.c */
+void auth_take_extension(struct conn *c, struct span words);
+bool auth_is_due(const struct conn *c);        /* before the first message */
+void auth_begin(struct conn *c);               /* may close c */
+void auth_reply(struct conn *c);
+void auth_forget(struct conn *c);
+int auth_on_answer(struct channel *ch, struct message *m);
+void auth_gone(struct agent *a);
 /* envelope.c */
 void envelope_send(struct conn *c);
 void envelope_reply(struct conn *c);

@@ -79,6 +79,12 @@ enum login_status {
 	LOGIN_LIMITED, /* too many that failed: not looked at */
 	LOGIN_FAILED,  /* it can't be checked now */
 };
+/* What authd says to smtp (prove_answer). */
+enum prove_status {
+	PROVE_GOES_ON, /* text: the response */
+	PROVE_DONE,    /* the same, and nothing is left to be said but the peer's yes */
+	PROVE_FAILED,  /* text: why */
+};
 enum { LOGIN_RESPONSE = 9216 }; /* bytes of a response: RFC 4954 4 has 12288 in base64 */
 
 enum rate_kind { RATE_CONNECTIONS, RATE_MESSAGES, RATE_RECIPIENTS, RATE_KINDS };

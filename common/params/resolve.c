@@ -178,6 +178,48 @@ static size_t words_in(const char *text)
 	return n;
 }
 
+static bool sets(const struct setting *list, const char *name)
+{
+	for (; list != NULL; list = list->next)
+		if (strcmp(list->row->name, name) == 0)
+			return true;
+	return false;
+}
+
+/* What is wrong with the credentials of a server, or with a domain's own; NULL: nothing. */
+static const char *credentials_fault(const struct outbound_params *p, const struct setting *own, const struct domain *d)
+{
+	bool complete = p->outbound_user[0] != '\0' && words_in(p->outbound_password_file) == 1;
+	if (d == NULL)
+		return p->outbound_auth == AUTH_BASIC && !complete ? "outbound_auth = basic needs outbound_user and one outbound_password_file" : NULL;
+	if (!sets(own, "outbound_auth"))
+		return sets(own, "outbound_user") || sets(own, "outbound_password_file") ? "outbound_user and outbound_password_file need an outbound_auth of the domain's own" : NULL;
+	if (p->outbound_auth == AUTH_ANONYMOUS)
+		return NULL;
+	if (d->p.type != DOMAIN_REMOTE || d->p.route[0] == '\0')
+		return "outbound_auth = basic needs type = remote and a route: the login goes to that only";
+	return complete && sets(own, "outbound_user") && sets(own, "outbound_password_file") ? NULL : "outbound_auth = basic needs an outbound_user and an outbound_password_file of the domain's own";
+}
+
+static int check_domain(const struct server *s, struct domain *d, struct complaint *why)
+{
+	d->has_own = d->has_own || d->p.ehlo == 0;
+	const char *fault = credentials_fault(&d->p.out, d->settings, d);
+	if (d->p.route[0] != '\0' && d->p.type != DOMAIN_REMOTE)
+		fault = "route needs type = remote";
+	else if (d->p.ehlo == 0 && d->p.type != DOMAIN_REMOTE)
+		fault = "ehlo needs type = remote";
+	else if (d->p.atrn_users[0] != '\0' && (d->p.type != DOMAIN_REMOTE || d->p.etrn != 1))
+		fault = "atrn_users needs type = remote and etrn = yes: only mail that is held can be taken";
+	if (span_case_is(span_of(d->name), s->p.default_domain) && d->p.type == DOMAIN_REMOTE)
+		complain(why, d->file, d->line, "[domain %s] is the default domain and cannot be remote", d->name);
+	else if (fault != NULL)
+		complain(why, d->file, d->line, "[domain %s]: %s", d->name, fault);
+	else
+		return 0;
+	return EINVAL;
+}
+
 static int check_server(struct config *c, struct server *s, struct complaint *why)
 {
 	char file[300];
@@ -198,26 +240,14 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 		complain(why, file, 0, "listen_tls and listen_submission need TLS: tls = none does not go with them");
 		return EINVAL;
 	}
-	for (size_t i = 0; i < s->domains_n; i++) {
-		struct domain *d = &s->domains[i];
-		d->has_own = d->has_own || d->p.ehlo == 0;
-		if (d->p.route[0] != '\0' && d->p.type != DOMAIN_REMOTE) {
-			complain(why, d->file, d->line, "[domain %s]: route needs type = remote", d->name);
-			return EINVAL;
-		}
-		if (d->p.ehlo == 0 && d->p.type != DOMAIN_REMOTE) {
-			complain(why, d->file, d->line, "[domain %s]: ehlo needs type = remote", d->name);
-			return EINVAL;
-		}
-		if (d->p.atrn_users[0] != '\0' && (d->p.type != DOMAIN_REMOTE || d->p.etrn != 1)) {
-			complain(why, d->file, d->line, "[domain %s]: atrn_users needs type = remote and etrn = yes: only mail that is held can be taken", d->name);
-			return EINVAL;
-		}
-		if (span_case_is(span_of(d->name), s->p.default_domain) && d->p.type == DOMAIN_REMOTE) {
-			complain(why, d->file, d->line, "[domain %s] is the default domain and cannot be remote", d->name);
-			return EINVAL;
-		}
+	const char *fault = credentials_fault(&s->p.out, s->settings, NULL);
+	if (fault != NULL) {
+		complain(why, file, 0, "%s", fault);
+		return EINVAL;
 	}
+	for (size_t i = 0; i < s->domains_n; i++)
+		if (check_domain(s, &s->domains[i], why) != 0)
+			return EINVAL;
 	return c->arena.failed ? ENOMEM : 0;
 }
 

@@ -163,6 +163,9 @@ static void put_remote(struct explain *e)
 	put(e, "next hop", "nexthop", e->route.nexthop);
 	if (e->route.fallback.n > 0)
 		put(e, "then", "fallback", e->route.fallback);
+	enum credentials login = route_credentials(e->server, e->route.domain, e->route.nexthop, false);
+	if (login != CREDENTIALS_NONE)
+		put(e, "login", "login", span_of(login == CREDENTIALS_OF_SERVER ? e->server->p.out.outbound_user : e->route.domain->p.out.outbound_user));
 	put(e, "TLS", "tls", word_of("outbound_tls", outbound_of(e->server, e->route.domain)->outbound_tls));
 }
 

@@ -35,6 +35,11 @@ const struct domain *route_node_section(const struct server *s, struct span node
 bool route_may_take(const struct server *s, struct span node, struct span login);
 bool domain_may_be_taken(const struct domain *d, struct span login);
 bool route_domain_is_own(const struct server *s, struct span domain); /* the default one, an alias or a local one */
+/* Who logs in at a next hop (MISSION C4).  d: the section for the recipient's domain, NULL: none; nexthop: the route's, as in
+ * struct route; fallback: it is the smart host that is tried when none of those can be reached. */
+enum credentials { CREDENTIALS_NONE, CREDENTIALS_OF_SERVER, CREDENTIALS_OF_DOMAIN };
+enum credentials route_credentials(const struct server *s, const struct domain *d, struct span nexthop, bool fallback);
+bool domain_sets(const struct domain *d, const char *parameter); /* itself: it is not the server's */
 /* One text for a route: "NEXTHOPS" or "NEXTHOPS;FALLBACK".  Equal texts and sections are one destination. */
 void route_put_text(struct buffer *b, const struct route *r);
 

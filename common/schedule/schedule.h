@@ -15,7 +15,7 @@ int64_t schedule_delay_notice(const struct server_params *p, const struct outbou
 
 /* What becomes of a recipient after the reply to one command; the table is common/schedule/fates.def. */
 enum smtp_stage { STAGE_CONNECT = 1, STAGE_GREETING = 2, STAGE_HELO = 4, STAGE_MAIL = 8, STAGE_RCPT = 16, STAGE_DATA = 32, STAGE_DOT = 64,
-	STAGE_ANY = 127 };
+	STAGE_AUTH = 128, STAGE_ANY = 255 };
 enum reply_fate { FATE_DELIVERED, FATE_GO_ON, FATE_TRY_NEXT, FATE_WAIT, FATE_RETURN };
 /* code 0: the connection broke or timed out. */
 enum reply_fate fate_of_reply(enum smtp_stage stage, int code);

@@ -34,7 +34,9 @@ struct peer {
 
 static struct side {
 	struct agent agent;
-	struct channel *qmgr, *resolver, *qmgr_near; /* qmgr, resolver: the far ends */
+	struct channel *qmgr, *resolver, *authd, *qmgr_near; /* all but the last: the far ends */
+	uint64_t login;                  /* the last that authd was asked about */
+	char login_about[700];
 	struct fact network[WORDS_MOST], names[WORDS_MOST];
 	size_t network_n, names_n;
 	struct peer peers[PEERS_MOST];
@@ -240,16 +242,39 @@ static int on_holds(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_prove_begin(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, prove_begin, b);
+	side.login = b.serial;
+	(void)snprintf(side.login_about, sizeof side.login_about, "begin '%.*s' %u %.*s%s", SPAN_ARG(b.domain), b.mechanisms, SPAN_ARG(b.host), b.exporter.n > 0 ? " bound" : "");
+	return 0;
+}
+
+static int on_prove_step(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, prove_step, s);
+	(void)snprintf(side.login_about, sizeof side.login_about, "step %.*s", SPAN_ARG(s.challenge));
+	return 0;
+}
+
+static int on_prove_end(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, prove_end, e);
+	(void)snprintf(side.login_about, sizeof side.login_about, "end");
+	return 0;
+}
+
 static void far_gone(struct channel *c, int reason)
 {
-	struct channel **far[] = {&side.qmgr, &side.resolver};
+	struct channel **far[] = {&side.qmgr, &side.resolver, &side.authd};
 	for (size_t i = 0; i < COUNT_OF(far); i++)
 		if (*far[i] == c)
 			*far[i] = NULL;
 }
 
 static const struct channel_owner far_owner = {
-	.handlers = {[MSG_verdict] = on_verdict, [MSG_holds] = on_holds, [MSG_dns_query] = on_query}, .gone = far_gone};
+	.handlers = {[MSG_verdict] = on_verdict, [MSG_holds] = on_holds, [MSG_dns_query] = on_query,
+		[MSG_prove_begin] = on_prove_begin, [MSG_prove_step] = on_prove_step, [MSG_prove_end] = on_prove_end}, .gone = far_gone};
 
 static void near_gone(struct channel *c, int reason)
 {
@@ -258,13 +283,18 @@ static void near_gone(struct channel *c, int reason)
 		a->resolver = NULL;
 		hop_resolver_gone(a);
 	}
+	if (c == a->authd) {
+		auth_gone(a);
+		return;
+	}
 	for (struct job *j = a->jobs; j != NULL; j = j->next_all)
 		if (j->qmgr == c)
 			j->qmgr = NULL;
 }
 
 static const struct channel_owner near_owner = {
-	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm, [MSG_dns_answer] = hop_on_answer},
+	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm, [MSG_dns_answer] = hop_on_answer,
+		[MSG_prove_answer] = auth_on_answer},
 	.gone = near_gone,
 };
 
@@ -288,6 +318,43 @@ static void run_qmgr(struct replay *r, struct span args)
 	} else {
 		side.no_confirm = true;
 	}
+	replay_settle(r);
+}
+
+/* authd asked WORDS | says first|goes|done MECHANISM "BYTES" | fails WORDS | dies | returns */
+static void run_authd(struct replay *r, struct span args)
+{
+	struct span what = span_word(&args, " ");
+	struct msg_prove_answer answer = {.serial = side.login, .status = PROVE_GOES_ON};
+	struct buffer b;
+	uint64_t bit = 0;
+	replay_settle(r);
+	buffer_init(&b, 1 << 16);
+	if (span_is(what, "asked")) {
+		if (!span_eq(span_trim(args), span_of(side.login_about)))
+			replay_fail(r, "the last word to it: %s", side.login_about);
+		side.login_about[0] = '\0';
+	} else if (span_is(what, "dies")) {
+		channel_close(side.authd);
+		side.authd = NULL;
+	} else if (span_is(what, "returns")) {
+		side.agent.authd = link_to(r, R_AUTHD, &side.authd);
+	} else if (span_is(what, "fails")) {
+		answer.status = PROVE_FAILED;
+		answer.text = span_trim(args);
+		send_prove_answer(side.authd, answer, -1);
+	} else {
+		struct span how = span_word(&args, " ");
+		if (parse_u64(span_word(&args, " "), 15, &bit) != 0)
+			replay_fail(r, "which mechanism?");
+		replay_quoted(r, span_trim(args), &b);
+		answer.mechanism = (uint32_t)bit;
+		answer.first = span_is(how, "first") || span_is(how, "all");
+		answer.status = span_is(how, "done") || span_is(how, "all") ? PROVE_DONE : PROVE_GOES_ON;
+		answer.text = buffer_span(&b);
+		send_prove_answer(side.authd, answer, -1);
+	}
+	buffer_free(&b);
 	replay_settle(r);
 }
 
@@ -461,6 +528,7 @@ static void begin(struct replay *r)
 		a->tls[0] = tls_client_context(&levels, &why);
 	side.qmgr_near = link_to(r, R_QMGR, &side.qmgr);
 	a->resolver = link_to(r, R_RESOLVER, &side.resolver);
+	a->authd = link_to(r, R_AUTHD, &side.authd);
 }
 
 static void after(struct replay *r)
@@ -474,7 +542,7 @@ static void after(struct replay *r)
 static const struct replay_verb verbs[] = {
 	{"connect", run_connect}, {"peer", run_peer}, {"network", run_network}, {"dns", run_dns}, {"resolver", run_resolver},
 	{"qmgr", run_qmgr}, {"job", run_job}, {"content", run_content}, {"verdict", run_verdict}, {"noverdict", run_no_verdict},
-	{"starttls", run_starttls},
+	{"starttls", run_starttls}, {"authd", run_authd},
 };
 
 /* Every row of the fate table decides in a script. */

@@ -271,6 +271,40 @@ START_TEST(who_may_take_mail)
 }
 END_TEST
 
+/* MISSION C4: whose login goes to a next hop.  more: of the server; section: of [domain x.example], type = remote. */
+static const struct { const char *rule, *more, *section, *nexthop; bool fallback; enum credentials whose; } hops[] = {
+#define BASIC "outbound_auth=basic\noutbound_user=u\noutbound_password_file=/p\n"
+#define OWN "route=r.example\noutbound_auth=basic\noutbound_user=o\noutbound_password_file=/o\n"
+	{"nobody logs in by default", "smart_host=smart.example\n", "", "smart.example", false, CREDENTIALS_NONE},
+	{"the server at the smart host", "smart_host=smart.example\n" BASIC, "", "smart.example", false, CREDENTIALS_OF_SERVER},
+	{"at the smart host that is tried last", "smart_host=smart.example\nsmart_host_direct_first=yes\n" BASIC, "", "x.example", true, CREDENTIALS_OF_SERVER},
+	{"not at the domain's own hosts before it", "smart_host=smart.example\nsmart_host_direct_first=yes\n" BASIC, "", "x.example", false, CREDENTIALS_NONE},
+	{"not at an MX", BASIC, "", "x.example", false, CREDENTIALS_NONE},
+	{"not at a domain's route", "smart_host=smart.example\n" BASIC, "route=r.example\n", "r.example", false, CREDENTIALS_NONE},
+	{"a route that is the smart host is the smart host", "smart_host=smart.example\n" BASIC, "route=smart.example\n", "smart.example", false, CREDENTIALS_OF_SERVER},
+	{"all: at an MX", "outbound_auth_to=all\n" BASIC, "", "x.example", false, CREDENTIALS_OF_SERVER},
+	{"all: at a domain's route", "outbound_auth_to=all\n" BASIC, "route=r.example\n", "r.example", false, CREDENTIALS_OF_SERVER},
+	{"all needs a login", "outbound_auth_to=all\n", "", "x.example", false, CREDENTIALS_NONE},
+	{"the domain at its route", "smart_host=smart.example\n" BASIC, OWN, "r.example", false, CREDENTIALS_OF_DOMAIN},
+	{"the domain not elsewhere", "", OWN, "x.example", false, CREDENTIALS_NONE},
+	{"the domain not at the smart host", "smart_host=smart.example\n" BASIC, OWN, "smart.example", true, CREDENTIALS_NONE},
+	{"anonymous overrides the server's, at the smart host", "smart_host=smart.example\n" BASIC, "outbound_auth=anonymous\n", "smart.example", false, CREDENTIALS_NONE},
+	{"anonymous overrides all", "outbound_auth_to=all\n" BASIC, "route=r.example\noutbound_auth=anonymous\n", "r.example", false, CREDENTIALS_NONE},
+};
+
+START_TEST(whose_login_goes_where)
+{
+	char text[2000];
+	struct config c = {0};
+	struct complaint why = {0};
+	(void)snprintf(text, sizeof text, "!server default\nfqdn=mx.own.example\ndefault_domain=own.example\n%s[domain x.example]\ntype=remote\n%s", hops[_i].more, hops[_i].section);
+	ck_assert_msg(config_parse_snapshot(span_of(text), &c, &why) == 0, "%s", why.reason);
+	const struct domain *d = server_domain(&c.servers[0], SPAN_LIT("x.example"));
+	ck_assert_msg(route_credentials(&c.servers[0], d, span_of(hops[_i].nexthop), hops[_i].fallback) == hops[_i].whose, "%s", hops[_i].rule);
+	config_free(&c);
+}
+END_TEST
+
 Suite *suite_route(void)
 {
 	Suite *s = suite_create("route");
@@ -280,6 +314,7 @@ Suite *suite_route(void)
 	tcase_add_loop_test(t, the_matrix_of_relaying, 0, MATRIX);
 	tcase_add_loop_test(t, each_rule_of_relaying_by_name, 0, (int)COUNT_OF(named_clients));
 	tcase_add_loop_test(t, who_may_take_mail, 0, (int)COUNT_OF(takers));
+	tcase_add_loop_test(t, whose_login_goes_where, 0, (int)COUNT_OF(hops));
 	tcase_add_loop_test(t, each_own_domain, 0, (int)COUNT_OF(own_domains));
 	suite_add_tcase(s, t);
 	return s;
@@ -316,6 +351,7 @@ static const struct { enum smtp_stage stage; int code; enum reply_fate fate; } f
 	{STAGE_CONNECT, 0, FATE_TRY_NEXT}, {STAGE_GREETING, 0, FATE_TRY_NEXT}, {STAGE_HELO, 0, FATE_TRY_NEXT}, {STAGE_DOT, 0, FATE_WAIT}, {STAGE_DATA, 0, FATE_WAIT}, {STAGE_DOT, 421, FATE_WAIT}, {STAGE_DATA, 421, FATE_TRY_NEXT},
 	{STAGE_GREETING, 220, FATE_GO_ON}, {STAGE_GREETING, 250, FATE_TRY_NEXT}, {STAGE_GREETING, 421, FATE_TRY_NEXT}, {STAGE_GREETING, 554, FATE_TRY_NEXT},
 	{STAGE_HELO, 250, FATE_GO_ON}, {STAGE_HELO, 550, FATE_TRY_NEXT}, {STAGE_HELO, 450, FATE_TRY_NEXT},
+	{STAGE_AUTH, 0, FATE_TRY_NEXT}, {STAGE_AUTH, 334, FATE_GO_ON}, {STAGE_AUTH, 235, FATE_GO_ON}, {STAGE_AUTH, 250, FATE_WAIT}, {STAGE_AUTH, 454, FATE_WAIT}, {STAGE_AUTH, 535, FATE_RETURN}, {STAGE_AUTH, 421, FATE_TRY_NEXT},
 	{STAGE_MAIL, 250, FATE_GO_ON}, {STAGE_MAIL, 450, FATE_WAIT}, {STAGE_MAIL, 550, FATE_RETURN}, {STAGE_MAIL, 421, FATE_TRY_NEXT}, {STAGE_MAIL, 354, FATE_WAIT},
 	{STAGE_RCPT, 250, FATE_GO_ON}, {STAGE_RCPT, 251, FATE_GO_ON}, {STAGE_RCPT, 450, FATE_WAIT}, {STAGE_RCPT, 552, FATE_WAIT}, {STAGE_RCPT, 550, FATE_RETURN},
 	{STAGE_DATA, 354, FATE_GO_ON}, {STAGE_DATA, 250, FATE_WAIT}, {STAGE_DATA, 554, FATE_RETURN},
