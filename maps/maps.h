@@ -77,6 +77,7 @@ void query_forget(struct maps *m, const struct channel *ch);
 void plan_expansion(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
 void plan_recipient(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
 void plan_relay(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
+void plan_logins(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
 void plan_client(struct maps *m, struct query *q, struct span address);
 void plan_sender(struct maps *m, struct query *q, struct span address);
 void plan_recipient_access(struct maps *m, struct query *q, struct span address);

@@ -139,6 +139,12 @@ void plan_relay(struct maps *m, struct query *q, const struct address *a, const 
 	add_maps(m, q, outbound_of(q->server, d)->relay_recipient_maps, KEYS_ADDRESS, plain_local(q, a), a->domain, "", ANSWER_FOUND, "relay_recipient_maps");
 }
 
+void plan_logins(struct maps *m, struct query *q, const struct address *a, const struct domain *d)
+{
+	const struct server_params *p = &q->server->p;
+	add_maps(m, q, p->sender_login_map, KEYS_ADDRESS, plain_local(q, a), a->domain, local_of(q->server, d)->recipient_delimiter, ANSWER_ADDRESSES, "sender_login_map");
+}
+
 /* An alias NAME with an alias owner-NAME is a list: reports go to the owner. */
 void plan_owner(struct maps *m, struct query *q, const struct step *found)
 {

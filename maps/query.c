@@ -170,6 +170,10 @@ static void plan(struct maps *m, struct query *q, struct span asked)
 		if (known)
 			plan_relay(m, q, &a, d);
 		break;
+	case ASK_LOGINS:
+		if (known)
+			plan_logins(m, q, &a, d);
+		break;
 	case ASK_CLIENT:
 		plan_client(m, q, q->asked);
 		break;

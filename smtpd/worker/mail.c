@@ -58,6 +58,10 @@ enum reply mail_begin(struct session *s, struct span args)
 
 enum reply mail_screen_sender(struct session *s)
 {
+	if (session_has_login(s) && session_params(s)->sender_login_map[0] != '\0' && s->t->sender.n > 0 && !s->t->owned) {
+		screen_ask(s, ASK_LOGINS, s->t->sender, true);
+		return REPLY_COUNT;
+	}
 	if (screen_is_needed(s, ASK_SENDER)) {
 		screen_ask(s, ASK_SENDER, s->t->sender, true);
 		return REPLY_COUNT;

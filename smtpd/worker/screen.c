@@ -14,7 +14,7 @@ bool screen_is_needed(const struct session *s, enum map_question q)
 	case ASK_SENDER: return set(p->sender_access_maps) || set(p->sender_canonical_maps) || canonical;
 	case ASK_RECIPIENT_ACCESS: return set(p->recipient_access_maps) || set(p->recipient_canonical_maps) || canonical;
 	case ASK_HEADER: return set(p->header_checks) || set(p->sender_canonical_maps) || set(p->recipient_canonical_maps) || canonical;
-	case ASK_EXPANSION: case ASK_RECIPIENT: case ASK_RELAY: case ASK_SENDER_NAME: case ASK_RECIPIENT_NAME: case ASK_COUNT: break;
+	case ASK_EXPANSION: case ASK_RECIPIENT: case ASK_RELAY: case ASK_LOGINS: case ASK_SENDER_NAME: case ASK_RECIPIENT_NAME: case ASK_COUNT: break;
 	}
 	return false;
 }
@@ -197,6 +197,25 @@ static void header_answered(struct session *s, enum reply r, struct span why, st
 	session_run(s);
 }
 
+/* The address may be sent as by each of the logins that maps has said (MISSION C3). */
+static void logins_answered(struct session *s, const struct msg_map_answer *answer)
+{
+	enum reply r = answer->status == ANSWER_FAILED ? REPLY_SCREEN_UNCHECKED : REPLY_SENDER_NOT_OWNED;
+	struct span rest = answer->status == ANSWER_ADDRESSES ? answer->value : (struct span){"", 0};
+	for (struct span login; (login = span_word(&rest, " \t,")).n > 0;)
+		s->t->owned = s->t->owned || span_case_is(login, s->login->name);
+	if (s->t->owned)
+		r = mail_screen_sender(s);
+	else
+		log_refusal(s, r, span_of(s->login->name));
+	if (r == REPLY_COUNT)
+		return;
+	if (r != REPLY_MAIL_OK)
+		session_reset(s);
+	session_put(s, r, (struct span){"", 0});
+	session_run(s);
+}
+
 /* May free s. */
 static void take_answer(struct session *s, const struct msg_map_answer *answer)
 {
@@ -205,6 +224,12 @@ static void take_answer(struct session *s, const struct msg_map_answer *answer)
 	enum map_question q = (enum map_question)s->question;
 	bool failed = answer->status == ANSWER_FAILED;
 	screen_forget(s);
+	if (q == ASK_LOGINS) {
+		s->state = ST_COMMAND;
+		session_arm(s);
+		logins_answered(s, answer);
+		return;
+	}
 	if (q == ASK_RECIPIENT || q == ASK_RELAY) {
 		r = failed ? REPLY_RCPT_UNCHECKED : answer->status == ANSWER_NONE ? REPLY_RCPT_UNKNOWN : REPLY_RCPT_OK;
 		if (r != REPLY_RCPT_OK)

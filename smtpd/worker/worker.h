@@ -54,6 +54,7 @@ struct transaction {
 	int64_t rewritten_bytes;  /* by which rewriting made the content longer */
 	bool rewritten;
 	bool header_asked, header_known, header_long; /* of header checks and canonical maps */
+	bool owned;               /* sender_login_map gives the sender to the login */
 	bool hold, discard;       /* as a table said */
 	enum reply screened;      /* what a table says of the message; REPLY_COUNT: nothing */
 	struct span screened_why;

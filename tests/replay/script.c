@@ -179,7 +179,8 @@ void replay_say(struct replay *r, struct span bytes)
 		if (r->fd < 0)
 			replay_fail(r, "there is no connection to speak on");
 		if (r->ssl != NULL) {
-			if (tls_write(r->ssl, bytes.at, bytes.n, &n) == TLS_FAILED)
+			enum tls_result result = tls_write(r->ssl, bytes.at, bytes.n, &n);
+			if (result != TLS_OK && result != TLS_WANT_READ && result != TLS_WANT_WRITE)
 				replay_fail(r, "TLS: %s", tls_error_text());
 		} else {
 			ssize_t done = send(r->fd, bytes.at, bytes.n, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -330,6 +331,8 @@ static void run_authd(struct replay *r, struct span args)
 	uint64_t bit = 0;
 	replay_settle(r);
 	buffer_init(&b, 1 << 16);
+	if (side.authd == NULL && !span_is(what, "asked") && !span_is(what, "returns"))
+		replay_fail(r, "there is no authd");
 	if (span_is(what, "asked")) {
 		if (!span_eq(span_trim(args), span_of(side.login_about)))
 			replay_fail(r, "the last word to it: %s", side.login_about);
@@ -577,5 +580,6 @@ static const char *fate_name(size_t i)
 int main(int argc, char **argv)
 {
 	static const struct replay_side s = {.verbs = verbs, .verbs_n = COUNT_OF(verbs), .begin = begin, .after = after, .honest = honest, .row_name = fate_name};
+	(void)signal(SIGPIPE, SIG_IGN); /* as master leaves it to every process */
 	return replay_main(argc, argv, &s);
 }

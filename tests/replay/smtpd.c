@@ -205,6 +205,10 @@ static void run_maps(struct replay *r, struct span args)
 		if (side.maps != NULL) /* else memory ran out on the way, and the next line of the script tells */
 			send_map_answer(side.maps, (struct msg_map_answer){.serial = side.question, .value = action, .address = changed}, -1);
 		buffer_free(&b);
+	} else if (span_is(what, "lists")) {
+		side.answered = side.asked;
+		if (side.maps != NULL)
+			send_map_answer(side.maps, (struct msg_map_answer){.serial = side.question, .status = ANSWER_ADDRESSES, .value = span_trim(args)}, -1);
 	} else if (span_is(what, "asked")) {
 		if (side.asked != side.answered + 1 || !span_eq(span_trim(args), span_trim(span_of(side.about))))
 			replay_fail(r, "%u questions more than answers, the last one: %s", side.asked - side.answered, side.about);

@@ -125,7 +125,7 @@ static int on_etrn(struct channel *c, struct message *m)
 static int on_map_query(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, map_query, query);
-	static const char *const names[ASK_COUNT] = {[ASK_RELAY] = "relay", [ASK_RECIPIENT] = "recipient", [ASK_CLIENT] = "client", [ASK_SENDER] = "sender",
+	static const char *const names[ASK_COUNT] = {[ASK_RELAY] = "relay", [ASK_LOGINS] = "logins", [ASK_RECIPIENT] = "recipient", [ASK_CLIENT] = "client", [ASK_SENDER] = "sender",
 		[ASK_RECIPIENT_ACCESS] = "access", [ASK_HEADER] = "header", [ASK_EXPANSION] = "expansion", [ASK_SENDER_NAME] = "name", [ASK_RECIPIENT_NAME] = "name"};
 	side.question = query.serial;
 	side.asked++;
