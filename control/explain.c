@@ -112,7 +112,7 @@ int explain_on_answer(struct channel *ch, struct message *m)
 		if (names)
 			reverse_answer(&x->names, (enum dns_status)got.status, got.records);
 		else
-			lookup_answer(&x->lookup, kind, (enum dns_status)got.status, got.records);
+			lookup_answer(&x->lookup, kind, &(struct dns_said){(enum dns_status)got.status, got.secure != 0, got.records, got.owner});
 		return 0;
 	}
 	return 0;
@@ -259,6 +259,7 @@ static void run(struct explanation *x)
 	route_put_text(&route, &x->e.route);
 	(void)snprintf(x->lookup.fqdn, sizeof x->lookup.fqdn, "%s", x->e.server->p.fqdn);
 	x->lookup.default_port = (uint16_t)outbound_of(x->e.server, x->e.route.domain)->outbound_port;
+	x->lookup.dane = policy_asks_tlsa(outbound_of(x->e.server, x->e.route.domain));
 	lookup_begin(&x->lookup, buffer_span(&route));
 	buffer_free(&route);
 }

@@ -1,4 +1,5 @@
 #include "master.h"
+#include "route/route.h"
 
 #include <pwd.h>
 #include <stdio.h>
@@ -120,6 +121,15 @@ static bool has_new_dns(const struct config *a, const struct config *b)
 		strcmp(a->service.dns_trust_anchor_file, b->service.dns_trust_anchor_file) != 0;
 }
 
+/* smtp read the authorities before it was confined. */
+static bool has_new_authorities(const struct config *a, const struct config *b)
+{
+	for (size_t i = 0; i < b->servers_n; i++)
+		if (policy_needs_ca(&b->servers[i]) && (!policy_needs_ca(&a->servers[i]) || strcmp(a->servers[i].p.outbound_tls_ca_file, b->servers[i].p.outbound_tls_ca_file) != 0))
+			return true;
+	return false;
+}
+
 /* drop opened its directories when it began. */
 static bool has_new_drops(const struct config *a, const struct config *b)
 {
@@ -174,7 +184,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		(void)close(fd);
 		return;
 	}
-	bool new_ports = has_new_ports(&m->config, &fresh), new_dns = has_new_dns(&m->config, &fresh), new_drops = has_new_drops(&m->config, &fresh);
+	bool new_ports = has_new_ports(&m->config, &fresh) || has_new_authorities(&m->config, &fresh), new_dns = has_new_dns(&m->config, &fresh), new_drops = has_new_drops(&m->config, &fresh);
 	config_free(&m->config);
 	(void)close(m->config_fd);
 	m->config = fresh;

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unbound-event.h>
 
+static const struct span none = {"", 0};
+
 static struct question **bucket_of(struct resolver *r, enum dns_kind kind, struct span name)
 {
 	return &r->questions[crc32c((uint32_t)kind, name.at, name.n) % QUESTION_BUCKETS];
@@ -27,13 +29,13 @@ static void forget(struct question *q)
 	free(q);
 }
 
-static void answer(struct question *q, enum dns_status status, bool secure, uint32_t ttl, struct span records, const char *reason)
+static void answer(struct question *q, enum dns_status status, bool secure, uint32_t ttl, struct span records, struct span owner, const char *reason)
 {
 	q->answered = true;
 	for (const struct asker *a = q->askers; a != NULL; a = a->next)
 		if (a->channel != NULL)
 			send_dns_answer(a->channel, (struct msg_dns_answer){.serial = a->serial, .status = (uint32_t)status, .secure = secure,
-				.ttl_s = ttl, .records = records, .reason = span_of(reason)}, -1);
+				.ttl_s = ttl, .records = records, .owner = owner, .reason = span_of(reason)}, -1);
 	forget(q);
 }
 
@@ -41,31 +43,33 @@ static void answer(struct question *q, enum dns_status status, bool secure, uint
 static void on_answer(void *context, int rcode, void *packet, int n, int sec, char *why_bogus, int was_ratelimited)
 {
 	struct question *q = context;
-	struct buffer records;
+	struct buffer records, owner;
 	size_t found = 0;
 	unsigned header_rcode = 0;
 	(void)was_ratelimited;
 	q->async_id = 0;
 	if (sec == 1) {
 		LOG(&q->resolver->proc.log, bogus, NO_ID, F("name", span_of(q->name)), F("reason", span_of(why_bogus)));
-		answer(q, DNS_BOGUS, false, NEGATIVE_TTL, (struct span){"", 0}, "DNSSEC validation failed");
+		answer(q, DNS_BOGUS, false, NEGATIVE_TTL, none, none, "DNSSEC validation failed");
 		return;
 	}
 	if (rcode != 0 || n <= 0) {
-		answer(q, DNS_TEMPFAIL, false, NEGATIVE_TTL, (struct span){"", 0}, "the name servers gave no answer");
+		answer(q, DNS_TEMPFAIL, false, NEGATIVE_TTL, none, none, "the name servers gave no answer");
 		return;
 	}
 	buffer_init(&records, 32 * 1024);
-	int error = dns_parse_answer((struct span){packet, (size_t)n}, q->kind, &records, &found, &header_rcode);
+	buffer_init(&owner, 300);
+	int error = dns_parse_answer((struct span){packet, (size_t)n}, q->kind, &records, &found, &header_rcode, &owner);
 	if (error != 0 || (header_rcode != 0 && header_rcode != 3))
-		answer(q, DNS_TEMPFAIL, false, NEGATIVE_TTL, (struct span){"", 0}, "the name servers' answer is of no use");
+		answer(q, DNS_TEMPFAIL, false, NEGATIVE_TTL, none, none, "the name servers' answer is of no use");
 	else if (header_rcode == 3)
-		answer(q, DNS_NXDOMAIN, sec == 2, NEGATIVE_TTL, (struct span){"", 0}, "no such name");
+		answer(q, DNS_NXDOMAIN, sec == 2, NEGATIVE_TTL, none, none, "no such name");
 	else if (found == 0)
-		answer(q, DNS_NODATA, sec == 2, NEGATIVE_TTL, (struct span){"", 0}, "the name has no such record");
+		answer(q, DNS_NODATA, sec == 2, NEGATIVE_TTL, none, none, "the name has no such record");
 	else
-		answer(q, DNS_OK, sec == 2, 300, buffer_span(&records), "");
+		answer(q, DNS_OK, sec == 2, 300, buffer_span(&records), buffer_span(&owner), "");
 	buffer_free(&records);
+	buffer_free(&owner);
 }
 
 static void on_deadline(int fd, short what, void *context)
@@ -75,7 +79,7 @@ static void on_deadline(int fd, short what, void *context)
 	(void)what;
 	if (q->async_id != 0)
 		(void)ub_cancel(q->resolver->context, q->async_id);
-	answer(q, DNS_TEMPFAIL, false, NEGATIVE_TTL, (struct span){"", 0}, "the name servers did not answer in time");
+	answer(q, DNS_TEMPFAIL, false, NEGATIVE_TTL, none, none, "the name servers did not answer in time");
 }
 
 static int add_asker(struct question *q, struct channel *ch, uint64_t serial)
@@ -120,7 +124,7 @@ int resolver_on_query(struct channel *ch, struct message *m)
 	HANDLE(ch, m, dns_query, query);
 	struct resolver *r = ch->program;
 	enum dns_kind kind = (enum dns_kind)query.kind;
-	if ((kind != DNS_MX && kind != DNS_A && kind != DNS_AAAA && kind != DNS_PTR) || query.name.n == 0 || query.name.n > 253)
+	if ((kind != DNS_MX && kind != DNS_A && kind != DNS_AAAA && kind != DNS_PTR && kind != DNS_TLSA) || query.name.n == 0 || query.name.n > 253)
 		return EBADMSG;
 	struct question *q = *bucket_of(r, kind, query.name);
 	while (q != NULL && (q->kind != kind || !span_case_is(query.name, q->name) || q->answered))
@@ -150,7 +154,7 @@ int resolver_on_query(struct channel *ch, struct message *m)
 		return 0;
 	q->async_id = id;
 	if (error != 0)
-		answer(q, DNS_TEMPFAIL, false, 1, (struct span){"", 0}, ub_strerror(error));
+		answer(q, DNS_TEMPFAIL, false, 1, none, none, ub_strerror(error));
 	return 0;
 }
 

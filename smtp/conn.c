@@ -53,6 +53,7 @@ static void set_reason(struct job *j, const char *reason)
 	(void)snprintf(text, sizeof text, "%s: %s", j->peer, reason);
 	free(j->last_reason);
 	j->last_reason = span_dup(span_of(text));
+	j->last_status = NULL;
 }
 
 static int begin_connect(struct conn *c)
@@ -76,6 +77,7 @@ static struct conn *make_conn(struct job *j, size_t target)
 	*c = (struct conn){.agent = j->agent, .hop = j->hop, .target_index = target, .fd = -1, .job = j};
 	if (!j->hop->turned)
 		c->target = j->hop->lookup.targets[target];
+	(void)tlsa_hold(c->target.tlsa);
 	c->hop->users++;
 	buffer_init(&c->in, INPUT_MOST);
 	buffer_init(&c->out, 16 * 1024 * 1024);
@@ -144,6 +146,13 @@ static bool try_next(struct job *j)
 		if (c == NULL)
 			return false;
 		describe(c, j);
+		if (policy_of(c) == LEVEL_REFUSED) {
+			set_reason(j, policy_text(LEVEL_REFUSED));
+			j->last_status = "4.7.5";
+			c->job = NULL;
+			conn_close(c);
+			continue;
+		}
 		int error = begin_connect(c);
 		if (error == 0)
 			error = watch(c);
@@ -212,6 +221,8 @@ void conn_close(struct conn *c)
 	free(c->expect);
 	slot_free(c);
 	hop_release(c->agent, c->hop);
+	tlsa_drop(c->target.tlsa);
+	c->target.tlsa = NULL;
 	c->closed = true;
 	if (!c->stepping)
 		free(c);

@@ -38,6 +38,7 @@ static void keep_reason(struct job *j, const char *what, int code, struct span t
 		return;
 	free(j->last_reason);
 	j->last_reason = span_dup(span_of(all));
+	j->last_status = NULL;
 }
 
 static const char *stage_text(enum conn_state s)
@@ -67,7 +68,9 @@ void dialog_broken(struct conn *c, const char *reason)
 		return;
 	}
 	keep_reason(j, stage_text(c->state), 0, span_of(reason));
-	if (tls && hop_out(c->hop)->outbound_tls == 0) {
+	if (tls && policy_of(c) > LEVEL_OPPORTUNISTIC)
+		j->last_status = "4.7.5";
+	if (tls && policy_of(c) == LEVEL_OPPORTUNISTIC) {
 		LOG(&c->agent->proc.log, tls_failed, qid_span(&j->id), F("peer", span_of(j->peer)), F("reason", span_of(reason)));
 		c->hop->no_tls_until_ms = clock_mono_ms() + NO_TLS_MS;
 		j->target_at = c->target_index; /* the same address again, in clear */
@@ -128,7 +131,14 @@ static void start_tls(struct conn *c)
 		dialog_broken(c, "no memory for TLS");
 		return;
 	}
-	(void)SSL_set_tlsext_host_name(c->ssl, c->target.name);
+	const struct tlsa_set *tlsa = policy_of(c) == LEVEL_DANE ? c->target.tlsa : NULL;
+	const char *host = tlsa != NULL ? tlsa->base : c->target.name;
+	if (!name_looks_like_address(span_of(host)) && strchr(host, ':') == NULL) /* RFC 6066 3: no addresses */
+		(void)SSL_set_tlsext_host_name(c->ssl, host);
+	if (policy_demand(c) != 0) {
+		dialog_broken(c, "its certificate can't be checked");
+		return;
+	}
 	conn_state(c, CONN_HANDSHAKE, hop_out(c->hop)->outbound_command_timeout);
 	dialog_handshake(c);
 }
@@ -154,13 +164,14 @@ void dialog_handshake(struct conn *c)
 	case TLS_FAILED:
 	case TLS_WANT_KEY:
 	case TLS_WANT_JOB:
-		dialog_broken(c, tls_error_text());
+		dialog_broken(c, tls_failure_text(c->ssl));
 	}
 }
 
 static bool wants_tls(const struct conn *c)
 {
-	return c->ssl == NULL && !c->hop->turned && hop_out(c->hop)->outbound_tls != 1 && clock_mono_ms() >= c->hop->no_tls_until_ms;
+	enum tls_level level = policy_of(c);
+	return c->ssl == NULL && !c->hop->turned && level != LEVEL_NONE && (level > LEVEL_OPPORTUNISTIC || clock_mono_ms() >= c->hop->no_tls_until_ms);
 }
 
 static void established(struct conn *c)
@@ -170,9 +181,12 @@ static void established(struct conn *c)
 		say(c, CONN_STARTTLS, "STARTTLS", "");
 		return;
 	}
-	if (c->ssl == NULL && !c->hop->turned_tls && hop_out(c->hop)->outbound_tls == 2) {
+	if (c->ssl == NULL && !c->hop->turned_tls && (policy_of(c) > LEVEL_OPPORTUNISTIC || (c->hop->turned && hop_out(c->hop)->outbound_tls == OUT_TLS_REQUIRE))) {
 		struct job *j = c->job;
-		keep_reason(j, "outbound_tls = require", 0, SPAN_LIT("the peer offers no TLS"));
+		char what[100];
+		(void)snprintf(what, sizeof what, "TLS %s", policy_text(policy_of(c)));
+		keep_reason(j, what, 0, SPAN_LIT("the peer offers no TLS"));
+		j->last_status = "4.7.5";
 		c->job = NULL;
 		conn_close(c);
 		conn_open(j);

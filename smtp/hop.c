@@ -132,7 +132,7 @@ int hop_on_answer(struct channel *ch, struct message *m)
 		enum dns_kind kind = q->kind;
 		*p = q->next;
 		free(q);
-		lookup_answer(&h->lookup, kind, (enum dns_status)answer.status, answer.records);
+		lookup_answer(&h->lookup, kind, &(struct dns_said){(enum dns_status)answer.status, answer.secure != 0, answer.records, answer.owner});
 		return 0;
 	}
 	return 0; /* the answer to a forgotten question */
@@ -170,6 +170,7 @@ void hop_resolve(struct agent *a, struct hop *h)
 	h->resolving = true;
 	(void)snprintf(h->lookup.fqdn, sizeof h->lookup.fqdn, "%s", agent_params(a, h->server)->fqdn);
 	h->lookup.default_port = (uint16_t)hop_out(h)->outbound_port;
+	h->lookup.dane = !h->lmtp && policy_asks_tlsa(hop_out(h));
 	if (h->lmtp)
 		resolve_lmtp(h);
 	else

@@ -205,7 +205,7 @@ static void finish_line(struct hop *h, const char *reason)
 void job_finish(struct job *j, bool down)
 {
 	struct span rest = buffer_span(&j->indexes);
-	job_set_all(j, OUTCOME_DEFERRED, 0, SPAN_LIT("4.4.0"), span_of(j->last_reason == NULL ? "no reason known" : j->last_reason));
+	job_set_all(j, OUTCOME_DEFERRED, 0, span_of(j->last_status == NULL ? "4.4.0" : j->last_status), span_of(j->last_reason == NULL ? "no reason known" : j->last_reason));
 	for (uint32_t i = 0; i < j->e.rcpts_n; i++) {
 		const struct rcpt_result *x = &j->rcpts[i];
 		struct result r = {.outcome = x->outcome, .code = x->code, .enhanced = span_of(x->enhanced), .text = span_of(x->text), .peer = span_of(j->peer)};

@@ -85,32 +85,10 @@ static void stop(struct process *p, uint32_t grace_ms)
 	job_stop_if_idle(a);
 }
 
-/* Of each server its own levels (MISSION C8).  0 or ENOMEM: those before it have not changed. */
-static int make_contexts(struct agent *a)
-{
-	const struct config *config = &a->proc.config;
-	SSL_CTX **fresh = calloc(config->servers_n, sizeof *fresh);
-	struct complaint why;
-	bool good = fresh != NULL;
-	for (size_t i = 0; i < config->servers_n && good; i++) {
-		const struct server_params *p = &config->servers[i].p;
-		struct tls_levels levels = {p->tls_minimum, p->tls_ciphers, p->tls_minimum_bits};
-		fresh[i] = tls_client_context(&levels, &why);
-		good = fresh[i] != NULL;
-	}
-	SSL_CTX **gone = good ? a->tls : fresh;
-	for (size_t i = 0; gone != NULL && i < config->servers_n; i++)
-		SSL_CTX_free(gone[i]);
-	free(gone);
-	if (good)
-		a->tls = fresh;
-	return good ? 0 : ENOMEM;
-}
-
 static void reloaded(struct process *p, const struct config *old)
 {
 	(void)old;
-	(void)!make_contexts(p->program);
+	(void)!policy_make_contexts(p->program);
 }
 
 int main(void)
@@ -125,7 +103,7 @@ int main(void)
 	a->proc.stop = stop;
 	a->proc.reloaded = reloaded;
 	a->shares = calloc(a->proc.config.servers_n, sizeof *a->shares);
-	int error = a->shares == NULL || make_contexts(a) != 0 ? ENOMEM : config_ports(&a->proc.config, &ports);
+	int error = a->shares == NULL || policy_make_contexts(a) != 0 ? ENOMEM : config_ports(&a->proc.config, &ports);
 	if (error == 0)
 		error = own_read(&a->own);
 	struct confinement wanted = rights;

@@ -8,6 +8,7 @@
 #include "message/message.h"
 #include "proc/proc.h"
 #include "queuefile/queuefile.h"
+#include "route/route.h"
 #include "schedule/schedule.h"
 #include "smtp/smtp.h"
 #include "tls/tls.h"
@@ -86,6 +87,7 @@ struct job {
 	struct event *race;      /* the next address's turn */
 	char peer[408];
 	char *last_reason;
+	const char *last_status; /* RFC 3463, of last_reason; NULL: 4.4.0 */
 	int64_t began_ms;
 	struct buffer results;   /* the verdict, until it is confirmed */
 	bool sending;            /* its transaction has begun: a stop waits for it */
@@ -199,6 +201,10 @@ void slot_leaving(struct conn *c);       /* it says QUIT: another may begin wher
 void slot_next(struct hop *h);           /* those in line have their turn */
 void slot_idle(struct conn *c);          /* the connection is free for the next message */
 void slot_remove_idle(struct conn *c);
+/* policy.c: TLS as the route's policy and the host's records want it */
+enum tls_level policy_of(const struct conn *c);
+MUST_CHECK int policy_demand(struct conn *c); /* of the session that is about to begin.  0 or EINVAL */
+int policy_make_contexts(struct agent *a);    /* 0 or ENOMEM: those before it have not changed */
 /* turn.c */
 bool turn_is(struct span nexthop);
 int turn_on_turned(struct channel *ch, struct message *m);

@@ -15,6 +15,15 @@ bool dns_take_mx(struct span *rest, struct dns_mx *out)
 	return take_u32(rest, &out->preference) && take_lspan(rest, &out->host);
 }
 
+bool dns_take_tlsa(struct span *rest, struct dns_tlsa *out)
+{
+	struct span raw;
+	if (!take_lspan(rest, &raw) || raw.n < 4)
+		return false;
+	*out = (struct dns_tlsa){(unsigned char)raw.at[0], (unsigned char)raw.at[1], (unsigned char)raw.at[2], span_from(raw, 3)};
+	return true;
+}
+
 static unsigned u16_at(struct span p, size_t at)
 {
 	return (unsigned)(unsigned char)p.at[at] << 8 | (unsigned char)p.at[at + 1];
@@ -80,6 +89,13 @@ static int take_record(struct span p, size_t at, size_t length, enum dns_kind ki
 		dns_put_mx(records, &(struct dns_mx){.preference = u16_at(p, at), .host = {name, n}});
 		return 0;
 	}
+	if (kind == DNS_TLSA) {
+		if (length < 4)
+			return EBADMSG;
+		if (length <= TLSA_MOST)
+			buffer_put_lspan(records, (struct span){p.at + at, length});
+		return 0;
+	}
 	if (kind == DNS_PTR) { /* a name that is of no use is as none: whoever owns the address has written it */
 		if (read_name(p, at, name, &n) == 0)
 			buffer_put_lspan(records, (struct span){name, n});
@@ -91,9 +107,10 @@ static int take_record(struct span p, size_t at, size_t length, enum dns_kind ki
 	return 0;
 }
 
-int dns_parse_answer(struct span p, enum dns_kind kind, struct buffer *records, size_t *n, unsigned *rcode)
+int dns_parse_answer(struct span p, enum dns_kind kind, struct buffer *records, size_t *n, unsigned *rcode, struct buffer *owner)
 {
-	size_t at = HEADER;
+	char name[NAME_MAX_TEXT + 1];
+	size_t at = HEADER, name_n;
 	*n = 0;
 	if (p.n < HEADER)
 		return EBADMSG;
@@ -105,6 +122,7 @@ int dns_parse_answer(struct span p, enum dns_kind kind, struct buffer *records, 
 		at += 4;
 	}
 	for (unsigned i = u16_at(p, 6); i > 0; i--) {
+		size_t name_at = at;
 		at = skip_name(p, at);
 		if (at == 0 || at + 10 > p.n)
 			return EBADMSG;
@@ -115,6 +133,8 @@ int dns_parse_answer(struct span p, enum dns_kind kind, struct buffer *records, 
 		if (type == (unsigned)kind && class == 1 && *n < 100) {
 			if (take_record(p, at, length, kind, records) != 0)
 				return EBADMSG;
+			if (owner != NULL && *n == 0 && read_name(p, name_at, name, &name_n) == 0)
+				buffer_put(owner, name, name_n);
 			(*n)++;
 		}
 		at += length;

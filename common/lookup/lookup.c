@@ -41,13 +41,15 @@ static void finish(struct lookup *l)
 	l->done(l);
 }
 
-static void add_target(struct lookup *l, const char *name, const struct sockaddr_storage *sa, socklen_t n, uint32_t preference)
+static void add_target(struct lookup *l, const char *name, const struct sockaddr_storage *sa, socklen_t n, uint32_t preference, struct tlsa_set *tlsa)
 {
 	if (l->targets_n >= LOOKUP_TARGETS_MOST)
 		return;
 	struct lookup_target *t = &l->targets[l->targets_n++];
-	*t = (struct lookup_target){.addr = *sa, .addr_n = n, .preference = preference, .fallback = l->steps[l->step_at].fallback};
+	*t = (struct lookup_target){.addr = *sa, .addr_n = n, .preference = preference, .fallback = l->steps[l->step_at].fallback, .named = l->step_secure,
+		.tlsa = tlsa_hold(tlsa)};
 	(void)snprintf(t->name, sizeof t->name, "%s", name);
+	(void)snprintf(t->domain, sizeof t->domain, "%s", l->steps[l->step_at].name);
 }
 
 static uint16_t port_of(const struct lookup *l)
@@ -106,7 +108,9 @@ static void step_loops(struct lookup *l)
 /* All hosts of the step are done. */
 static void end_hosts(struct lookup *l)
 {
-	if (l->targets_n == l->step_targets && l->host_tempfail)
+	if (l->targets_n == l->step_targets && l->tlsa_failed)
+		fail(l, false, "4.7.5", "the next hop's TLSA records could not be looked up, and without them it can't be told whether TLS is due (DANE)");
+	else if (l->targets_n == l->step_targets && l->host_tempfail)
 		fail(l, false, "4.4.3", "the next hop's addresses could not be looked up");
 	else if (l->targets_n == l->step_targets && l->hosts_n > 0)
 		fail(l, true, "5.1.2", "the next hop has no address");
@@ -121,6 +125,8 @@ static void next_host(struct lookup *l)
 		(void)snprintf(name, sizeof name, "%s", l->hosts[l->host_at].name);
 		buffer_clear(&l->v4);
 		buffer_clear(&l->v6);
+		l->host_secure = true;
+		l->owner[0] = '\0';
 		l->asking = 2;
 		if (l->ask(l, DNS_AAAA, name) && l->ask(l, DNS_A, name))
 			return;
@@ -135,25 +141,26 @@ static void next_host(struct lookup *l)
 static void drop_from(struct lookup *l, uint32_t preference)
 {
 	size_t kept = l->step_targets;
-	for (size_t i = l->step_targets; i < l->targets_n; i++)
+	for (size_t i = l->step_targets; i < l->targets_n; i++) {
 		if (l->targets[i].preference < preference)
 			l->targets[kept++] = l->targets[i];
+		else
+			tlsa_drop(l->targets[i].tlsa);
+	}
 	l->targets_n = kept;
 	l->hosts_n = l->host_at;
 	if (l->targets_n == l->step_targets)
 		step_loops(l);
 }
 
-/* Both families of the present host are known: in turns, the newer first (RFC 8305 4). */
-static void take_host(struct lookup *l)
+/* In turns, the newer family first (RFC 8305 4). */
+static void take_host(struct lookup *l, struct tlsa_set *tlsa)
 {
 	struct span v4 = buffer_span(&l->v4), v6 = buffer_span(&l->v6);
 	const struct lookup_host h = l->hosts[l->host_at];
 	struct sockaddr_storage sa;
 	socklen_t n;
 	bool newer = true;
-	if (v4.n == 0 && v6.n == 0)
-		note(l, "%s has no address%s", h.name, l->host_tempfail ? " for now" : "");
 	while (v4.n > 0 || v6.n > 0) {
 		struct span *from = v4.n == 0 || (newer && v6.n > 0) ? &v6 : &v4;
 		size_t size = from == &v6 ? 16 : 4;
@@ -167,10 +174,90 @@ static void take_host(struct lookup *l)
 			end_hosts(l);
 			return;
 		}
-		add_target(l, h.name, &sa, n, h.preference);
+		add_target(l, h.name, &sa, n, h.preference, tlsa);
 	}
 	l->host_at++;
 	next_host(l);
+}
+
+/* ---- TLSA: RFC 7672 ---- */
+
+static bool ask_tlsa(struct lookup *l, const char *base)
+{
+	char name[300];
+	(void)snprintf(name, sizeof name, "_%u._tcp.%s", port_of(l), base);
+	l->asking = 1;
+	if (l->ask(l, DNS_TLSA, name))
+		return true;
+	l->asking = 0;
+	return false;
+}
+
+/* The host can't be trusted to have none: it is left out (RFC 7672 2.1.2). */
+static void leave_host(struct lookup *l, const char *why)
+{
+	note(l, "%s: %s: left out", l->hosts[l->host_at].name, why);
+	l->host_tempfail = l->tlsa_failed = true;
+	l->host_at++;
+	next_host(l);
+}
+
+/* Both families of the present host are known.  Where its name and addresses are validated its TLSA records count: first below
+ * the name that it is an alias of (RFC 7672 2.2.2). */
+static void addresses_known(struct lookup *l)
+{
+	const struct lookup_host *h = &l->hosts[l->host_at];
+	if (l->v4.n == 0 && l->v6.n == 0)
+		note(l, "%s has no address%s", h->name, l->host_tempfail ? " for now" : "");
+	if (!l->dane || !l->step_secure || !l->host_secure || (l->v4.n == 0 && l->v6.n == 0)) {
+		take_host(l, NULL);
+		return;
+	}
+	l->asked_owner = l->owner[0] != '\0' && !span_case_is(span_of(h->name), l->owner);
+	if (!ask_tlsa(l, l->asked_owner ? l->owner : h->name))
+		leave_host(l, "the resolver is away");
+}
+
+static void take_records(struct lookup *l, struct span records, const char *base)
+{
+	unsigned all, usable;
+	struct tlsa_set *set = tlsa_make(records, base, &all, &usable);
+	if (set == NULL) {
+		leave_host(l, "not enough memory for its TLSA records");
+		return;
+	}
+	note(l, "%s: %u TLSA record%s, %u of use", base, all, all == 1 ? "" : "s", usable);
+	take_host(l, set);
+	tlsa_drop(set);
+}
+
+static void tlsa_known(struct lookup *l, const struct dns_said *said)
+{
+	char base[256];
+	(void)snprintf(base, sizeof base, "%s", l->asked_owner ? l->owner : l->hosts[l->host_at].name);
+	switch (said->status) {
+	case DNS_OK:
+		if (said->secure)
+			take_records(l, said->records, base);
+		else
+			take_host(l, NULL);
+		return;
+	case DNS_NXDOMAIN: case DNS_NODATA:
+		if (!l->asked_owner) {
+			take_host(l, NULL);
+			return;
+		}
+		l->asked_owner = false; /* then below its own */
+		if (!ask_tlsa(l, l->hosts[l->host_at].name))
+			leave_host(l, "the resolver is away");
+		return;
+	case DNS_TEMPFAIL:
+		leave_host(l, "its TLSA look-up failed for now");
+		return;
+	case DNS_BOGUS:
+		leave_host(l, "its TLSA answer failed its DNSSEC validation");
+		return;
+	}
 }
 
 /* ---- the answer to an MX question ---- */
@@ -219,7 +306,7 @@ static bool is_bare_address(struct lookup *l)
 	if (literal_to_sockaddr(span_of(s->name), port_of(l), &sa, &n) != 0)
 		return false;
 	note(l, "%s is no name: taken as an address", s->name);
-	add_target(l, s->name, &sa, n, 0);
+	add_target(l, s->name, &sa, n, 0, NULL);
 	return true;
 }
 
@@ -250,28 +337,36 @@ static void no_mx(struct lookup *l, enum dns_status status)
 	next_step(l);
 }
 
-void lookup_answer(struct lookup *l, enum dns_kind kind, enum dns_status status, struct span records)
+void lookup_answer(struct lookup *l, enum dns_kind kind, const struct dns_said *said)
 {
-	struct span raw;
+	struct span raw, records = said->records;
 	if (l->asking == 0)
 		return;
 	l->asking--;
 	if (kind == DNS_MX) {
-		if (status == DNS_OK)
+		l->step_secure = said->secure;
+		if (said->status == DNS_OK)
 			take_mx(l, records);
 		else
-			no_mx(l, status);
+			no_mx(l, said->status);
 		return;
 	}
-	while (status == DNS_OK && take_lspan(&records, &raw)) {
+	if (kind == DNS_TLSA) {
+		tlsa_known(l, said);
+		return;
+	}
+	while (said->status == DNS_OK && take_lspan(&records, &raw)) {
 		if (raw.n == 4 && kind == DNS_A)
 			buffer_put_span(&l->v4, raw);
 		if (raw.n == 16 && kind == DNS_AAAA)
 			buffer_put_span(&l->v6, raw);
 	}
-	l->host_tempfail = l->host_tempfail || status == DNS_TEMPFAIL || status == DNS_BOGUS;
+	if (said->status == DNS_OK && said->owner.n > 0)
+		(void)snprintf(l->owner, sizeof l->owner, "%.*s", SPAN_ARG(said->owner));
+	l->host_secure = l->host_secure && said->secure;
+	l->host_tempfail = l->host_tempfail || said->status == DNS_TEMPFAIL || said->status == DNS_BOGUS;
 	if (l->asking == 0)
-		take_host(l);
+		addresses_known(l);
 }
 
 /* ---- steps ---- */
@@ -280,7 +375,8 @@ static void next_step(struct lookup *l)
 {
 	l->hosts_n = l->host_at = 0;
 	l->step_targets = l->targets_n;
-	l->host_tempfail = false;
+	l->host_tempfail = l->tlsa_failed = false;
+	l->step_secure = true; /* a name of the configuration; of an MX its answer says */
 	if (l->step_at == l->steps_n) {
 		finish(l);
 		return;
@@ -295,7 +391,7 @@ static void next_step(struct lookup *l)
 		else if (l->is_own != NULL && l->is_own(l, (const struct sockaddr *)&sa))
 			step_loops(l);
 		else
-			add_target(l, s->name, &sa, n, 0);
+			add_target(l, s->name, &sa, n, 0, NULL);
 		l->step_at++;
 		next_step(l);
 		return;
@@ -374,9 +470,17 @@ static int read_route(struct lookup *l, struct span route)
 	return error;
 }
 
+static void drop_targets(struct lookup *l)
+{
+	for (size_t i = 0; i < l->targets_n; i++)
+		tlsa_drop(l->targets[i].tlsa);
+	l->targets_n = 0;
+}
+
 static int prepare(struct lookup *l)
 {
 	l->state = LOOKUP_NEW;
+	drop_targets(l);
 	l->targets_n = l->steps_n = l->step_at = 0;
 	l->asking = 0;
 	l->final = false;
@@ -432,6 +536,7 @@ void lookup_abort(struct lookup *l, const char *reason)
 
 void lookup_free(struct lookup *l)
 {
+	drop_targets(l);
 	free(l->steps);
 	free(l->targets);
 	free(l->hosts);

@@ -9,12 +9,28 @@
 
 enum { LOOKUP_TARGETS_MOST = 20, LOOKUP_STEPS_MOST = 2 * NEXTHOPS_MOST /* a route's and the smart host's */ };
 
+/* TLSA records of a host (RFC 7672), with validated look-ups all the way to them.  Shared by its addresses and by the connections
+ * to them. */
+struct tlsa_set {
+	unsigned users;
+	bool usable;         /* false: there are some, but none that could be checked (2.2: encryption is due all the same) */
+	char base[256];      /* the name below which they are */
+	size_t n;
+	char records[];      /* usable ones, for dns_take_tlsa */
+};
+struct tlsa_set *tlsa_make(struct span records, const char *base, unsigned *all, unsigned *usable); /* NULL: no memory */
+struct tlsa_set *tlsa_hold(struct tlsa_set *s); /* NULL: NULL */
+void tlsa_drop(struct tlsa_set *s);
+
 struct lookup_target {
 	struct sockaddr_storage addr;
 	socklen_t addr_n;
-	char name[256];      /* of the host, for people */
+	char name[256];      /* of the host */
+	char domain[256];    /* as the route has it: of the MX, or the host again */
 	uint32_t preference; /* of its MX */
 	bool fallback;       /* to be tried only when none before it answered */
+	bool named;          /* the name is the configuration's, or a validated MX says it: nobody else could have put it there */
+	struct tlsa_set *tlsa; /* NULL: none, or they are not asked for */
 };
 
 enum lookup_state { LOOKUP_NEW, LOOKUP_READY, LOOKUP_FAILED, LOOKUP_DEFERRED };
@@ -32,6 +48,7 @@ struct lookup {
 	void (*note)(struct lookup *l, const char *text);
 	char fqdn[256];      /* an MX of this name is ourselves */
 	uint16_t default_port;
+	bool dane;           /* TLSA records are asked for where they count */
 	/* the outcome */
 	enum lookup_state state;
 	struct lookup_target *targets;
@@ -44,11 +61,20 @@ struct lookup {
 	size_t hosts_n, host_at, step_targets;
 	struct buffer v4, v6;
 	unsigned asking;
-	bool host_tempfail, final;
+	bool host_tempfail, tlsa_failed, final;
+	bool step_secure, host_secure; /* validated so far: the name of the host, its addresses */
+	bool asked_owner;    /* for TLSA below the name that the host is an alias of */
+	char owner[256];     /* of the addresses */
+};
+/* What the resolver says.  owner: whose the records are, "" where that is not known. */
+struct dns_said {
+	enum dns_status status;
+	bool secure;
+	struct span records, owner;
 };
 
 void lookup_begin(struct lookup *l, struct span route); /* route: the text of route_put_text, or a literal */
-void lookup_answer(struct lookup *l, enum dns_kind kind, enum dns_status status, struct span records);
+void lookup_answer(struct lookup *l, enum dns_kind kind, const struct dns_said *said);
 void lookup_abort(struct lookup *l, const char *reason); /* the answers will not come: deferred */
 int lookup_set_unix(struct lookup *l, struct span path); /* instead of lookup_begin; done is not called.  0 or errno */
 void lookup_free(struct lookup *l);

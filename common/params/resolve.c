@@ -350,6 +350,14 @@ static bool lists_everybody(const char *clients)
 	return all;
 }
 
+static bool config_is_dane_only(const struct server *s)
+{
+	bool found = s->p.out.outbound_tls == OUT_TLS_DANE_ONLY;
+	for (size_t i = 0; i < s->domains_n && !found; i++)
+		found = s->domains[i].p.out.outbound_tls == OUT_TLS_DANE_ONLY;
+	return found;
+}
+
 void config_warnings(const struct config *c, void (*say)(void *, const char *), void *context)
 {
 	char text[400];
@@ -368,6 +376,10 @@ void config_warnings(const struct config *c, void (*say)(void *, const char *), 
 		}
 		if (s->p.access == 1 && s->p.access_exceptions[0] == '\0') {
 			(void)snprintf(text, sizeof text, "server %s: access = deny and no access_exceptions: nobody can connect; name the clients that may", s->name);
+			say(context, text);
+		}
+		if (config_is_dane_only(s) && c->service.dns_trust_anchor_file[0] == '\0') {
+			(void)snprintf(text, sizeof text, "server %s: outbound_tls = dane-only and no dns_trust_anchor_file: nothing can be validated, that mail stays", s->name);
 			say(context, text);
 		}
 		if (s->p.out.recipient_limit < 100) {

@@ -218,13 +218,26 @@ static void put_targets(struct explain *e, const struct lookup *l)
 	char text[400];
 	for (size_t i = 0; i < l->targets_n; i++) {
 		lookup_format_target(&l->targets[i], text);
+		enum tls_level level = policy_level(outbound_of(e->server, e->route.domain), &l->targets[i]);
 		if (e->json) {
 			buffer_puts(e->out, i == 0 ? "" : ",");
 			buffer_put_json(e->out, span_of(text));
 		} else {
-			buffer_printf(e->out, "    %zu. %s%s\n", i + 1, text, l->targets[i].fallback ? " (only when none before it answers)" : "");
+			buffer_printf(e->out, "    %zu. %s%s%s%s\n", i + 1, text, l->targets[i].tlsa != NULL || level == LEVEL_REFUSED ? ", TLS " : "",
+				l->targets[i].tlsa != NULL || level == LEVEL_REFUSED ? policy_text(level) : "", l->targets[i].fallback ? " (only when none before it answers)" : "");
 		}
 	}
+}
+
+/* Of the targets, in their order. */
+static void put_levels(struct explain *e, const struct lookup *l)
+{
+	buffer_puts(e->out, e->json ? ",\"targets_tls\":[" : "");
+	for (size_t i = 0; i < l->targets_n && e->json; i++) {
+		buffer_puts(e->out, i == 0 ? "" : ",");
+		buffer_put_json(e->out, span_of(policy_text(policy_level(outbound_of(e->server, e->route.domain), &l->targets[i]))));
+	}
+	buffer_puts(e->out, e->json ? "]" : "");
 }
 
 static void put_notes(struct explain *e)
@@ -255,6 +268,7 @@ void explain_end(struct explain *e, const struct lookup *l, const char *why)
 		buffer_puts(e->out, e->json ? ",\"targets\":[" : "  tried in this order\n");
 		put_targets(e, l);
 		buffer_puts(e->out, e->json ? "]" : "");
+		put_levels(e, l);
 	} else if (l != NULL) {
 		put(e, "outcome", "outcome", l->state == LOOKUP_FAILED ? SPAN_LIT("returned to the sender") : SPAN_LIT("deferred"));
 		put(e, "status", "status", span_of(l->enhanced));

@@ -40,6 +40,19 @@ bool route_domain_is_own(const struct server *s, struct span domain); /* the def
 enum credentials { CREDENTIALS_NONE, CREDENTIALS_OF_SERVER, CREDENTIALS_OF_DOMAIN };
 enum credentials route_credentials(const struct server *s, const struct domain *d, struct span nexthop, bool fallback);
 bool domain_sets(const struct domain *d, const char *parameter); /* itself: it is not the server's */
+/* What TLS a connection to an address must have. */
+enum tls_level {
+	LEVEL_NONE,
+	LEVEL_OPPORTUNISTIC, /* when it can be had */
+	LEVEL_REQUIRE,       /* whoever is at the other end */
+	LEVEL_VERIFY,        /* with a certificate of its name that a CA vouches for */
+	LEVEL_DANE,          /* with one that its TLSA records name (RFC 7672) */
+	LEVEL_REFUSED,       /* none would do: dane-only without records of use */
+};
+enum tls_level policy_level(const struct outbound_params *p, const struct lookup_target *t);
+bool policy_asks_tlsa(const struct outbound_params *p); /* do TLSA records matter? */
+const char *policy_text(enum tls_level level);
+bool policy_needs_ca(const struct server *s); /* does it verify anybody by outbound_tls_ca_file? */
 /* One text for a route: "NEXTHOPS" or "NEXTHOPS;FALLBACK".  Equal texts and sections are one destination. */
 void route_put_text(struct buffer *b, const struct route *r);
 

@@ -129,6 +129,10 @@ SSL_CTX *tls_client_context(const struct tls_levels *levels, struct complaint *w
 	SSL_CTX *c = tls_context(TLS_client_method(), levels, why);
 	if (c != NULL)
 		SSL_CTX_set_verify(c, SSL_VERIFY_NONE, NULL); /* opportunistic: RFC 7435 */
+	if (c != NULL && SSL_CTX_dane_enable(c) != 1) {
+		SSL_CTX_free(c);
+		return NULL;
+	}
 	return c;
 }
 

@@ -42,6 +42,14 @@ SSL_CTX *tls_client_context(const struct tls_levels *levels, struct complaint *w
 /* name: of the virtual server, for its tickets.  tickets stays the caller's. */
 SSL_CTX *tls_server_context(const struct tls_pair *pairs, size_t n, const char *name, struct tls_tickets *tickets,
 	const struct tls_levels *levels, struct complaint *why);
+/* What a client demands of the other end's certificate, before its handshake; it fails where that is not met.  0 or EINVAL.
+ * names: any of them will do; ".example.org" is what is below it; one that is an address is looked for as such. */
+MUST_CHECK int tls_demand_names(SSL *ssl, const char *const *names, size_t n);
+/* By TLSA records as dns_take_tlsa reads them; names as above, for those of usage DANE-TA (RFC 7672 3.2). */
+MUST_CHECK int tls_demand_dane(SSL *ssl, const char *base, struct span records, const char *const *names, size_t n);
+MUST_CHECK int tls_trust_file(SSL_CTX *context, const char *path); /* before the confinement.  0 or ENOENT */
+/* Why a handshake failed: what the certificate lacks, else OpenSSL's error. */
+const char *tls_failure_text(const SSL *ssl);
 /* Lets choose say which context a client is served by; host "" where it names none.  NULL: this one. */
 typedef SSL_CTX *tls_chooser(void *owner, const char *host);
 void tls_choose_by_name(SSL_CTX *context, tls_chooser *choose);

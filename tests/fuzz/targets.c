@@ -201,9 +201,11 @@ static void fuzz_dns(struct span s)
 	size_t n;
 	unsigned rcode;
 	buffer_init(&b, 1 << 16);
-	(void)!dns_parse_answer(s, DNS_MX, &b, &n, &rcode);
+	(void)!dns_parse_answer(s, DNS_MX, &b, &n, &rcode, NULL);
 	buffer_clear(&b);
-	(void)!dns_parse_answer(s, DNS_A, &b, &n, &rcode);
+	(void)!dns_parse_answer(s, DNS_A, &b, &n, &rcode, &b);
+	buffer_clear(&b);
+	(void)!dns_parse_answer(s, DNS_TLSA, &b, &n, &rcode, NULL);
 	buffer_free(&b);
 }
 

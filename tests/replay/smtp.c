@@ -183,7 +183,7 @@ static int on_query(struct channel *c, struct message *m)
 	HANDLE(c, m, dns_query, q);
 	char key[400];
 	struct buffer records;
-	const char *kind = q.kind == DNS_MX ? "mx" : q.kind == DNS_A ? "a" : "aaaa";
+	const char *kind = q.kind == DNS_MX ? "mx" : q.kind == DNS_A ? "a" : q.kind == DNS_TLSA ? "tlsa" : "aaaa";
 	if (side.dns_holds)
 		return 0;
 	(void)snprintf(key, sizeof key, "%s %.*s", kind, SPAN_ARG(q.name));

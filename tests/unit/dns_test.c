@@ -15,7 +15,7 @@ START_TEST(an_mx_answer_is_read_through_its_pointers)
 	unsigned rcode;
 	struct dns_mx mx;
 	buffer_init(&b, 1000);
-	ck_assert_int_eq(dns_parse_answer((struct span){answer, sizeof answer - 1}, DNS_MX, &b, &n, &rcode), 0);
+	ck_assert_int_eq(dns_parse_answer((struct span){answer, sizeof answer - 1}, DNS_MX, &b, &n, &rcode, NULL), 0);
 	struct span rest = buffer_span(&b);
 	ck_assert_uint_eq(n, 1);
 	ck_assert(dns_take_mx(&rest, &mx) && mx.preference == 10 && span_is(mx.host, "m.b"));
@@ -31,10 +31,10 @@ START_TEST(a_cut_or_looping_answer_is_refused)
 	char loop[sizeof answer];
 	buffer_init(&b, 1000);
 	for (size_t cut = 0; cut + 1 < sizeof answer; cut++)
-		ck_assert_int_eq(dns_parse_answer((struct span){answer, cut}, DNS_MX, &b, &n, &rcode), EBADMSG);
+		ck_assert_int_eq(dns_parse_answer((struct span){answer, cut}, DNS_MX, &b, &n, &rcode, NULL), EBADMSG);
 	memcpy(loop, answer, sizeof answer);
 	loop[sizeof answer - 2] = (char)(sizeof answer - 3); /* the pointer points at itself */
-	ck_assert_int_eq(dns_parse_answer((struct span){loop, sizeof answer - 1}, DNS_MX, &b, &n, &rcode), EBADMSG);
+	ck_assert_int_eq(dns_parse_answer((struct span){loop, sizeof answer - 1}, DNS_MX, &b, &n, &rcode, NULL), EBADMSG);
 	buffer_free(&b);
 }
 END_TEST
@@ -50,7 +50,7 @@ START_TEST(a_ptr_answer_is_a_name)
 		"\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00" "\x01" "a" "\x01" "b" "\x00" "\x00\x0c\x00\x01"
 		"\xc0\x0c" "\x00\x0c\x00\x01" "\x00\x00\x00\x3c" "\x00\x04" "\x01" "m" "\xc0\x0e";
 	buffer_init(&b, 1000);
-	ck_assert_int_eq(dns_parse_answer((struct span){ptr, sizeof ptr - 1}, DNS_PTR, &b, &n, &rcode), 0);
+	ck_assert_int_eq(dns_parse_answer((struct span){ptr, sizeof ptr - 1}, DNS_PTR, &b, &n, &rcode, NULL), 0);
 	struct span rest = buffer_span(&b);
 	ck_assert(take_lspan(&rest, &name) && span_is(name, "m.b") && rest.n == 0);
 	/* one that would not be a name in a header or a log line is none; the answer stays an answer */
@@ -58,7 +58,7 @@ START_TEST(a_ptr_answer_is_a_name)
 	memcpy(odd, ptr, sizeof ptr);
 	odd[sizeof ptr - 4] = '\n';
 	buffer_clear(&b);
-	ck_assert_int_eq(dns_parse_answer((struct span){odd, sizeof ptr - 1}, DNS_PTR, &b, &n, &rcode), 0);
+	ck_assert_int_eq(dns_parse_answer((struct span){odd, sizeof ptr - 1}, DNS_PTR, &b, &n, &rcode, NULL), 0);
 	ck_assert_uint_eq(b.n, 0);
 	ck_assert_uint_eq(n, 1);
 	buffer_free(&b);

@@ -17,6 +17,20 @@ static const struct { const char *question, *records; enum dns_status status; } 
 	{"mx byaddress.example", "10 b.example 20 alias-of-me.example 30 a.example", DNS_OK}, {"a alias-of-me.example", "203.0.113.25", DNS_OK},
 	{"mx onlyme.example", "10 alias-of-me.example", DNS_OK}, {"mx 192.0.2.77", "", DNS_NXDOMAIN}, {"mx 2001:db8::77", "", DNS_TEMPFAIL},
 	{"a smart.example", "192.0.2.50", DNS_OK},
+	/* "!": validated; "@NAME": whose the records are; TLSA: usage, selector, matching */
+	{"mx safe.example", "! 10 h1.example", DNS_OK}, {"a h1.example", "! 192.0.2.61", DNS_OK}, {"aaaa h1.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h1.example", "! 311 211", DNS_OK},
+	{"tlsa _26._tcp.h1.example", "! 302", DNS_OK},
+	{"mx unsafe.example", "10 h1.example", DNS_OK},
+	{"mx half-safe.example", "! 10 a.example", DNS_OK}, {"tlsa _25._tcp.a.example", "! 311", DNS_OK},
+	{"mx odd.example", "! 10 h2.example", DNS_OK}, {"a h2.example", "! 192.0.2.62", DNS_OK}, {"aaaa h2.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h2.example", "! 011 111 319 391 31", DNS_OK},
+	{"mx none.example", "! 10 h3.example", DNS_OK}, {"a h3.example", "! 192.0.2.63", DNS_OK}, {"aaaa h3.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h3.example", "!", DNS_NXDOMAIN},
+	{"mx forged.example", "! 10 h4.example 20 h3.example", DNS_OK}, {"a h4.example", "! 192.0.2.64", DNS_OK}, {"aaaa h4.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h4.example", "", DNS_BOGUS},
+	{"mx silent.example", "! 10 h5.example", DNS_OK}, {"a h5.example", "! 192.0.2.65", DNS_OK}, {"aaaa h5.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h5.example", "", DNS_TEMPFAIL},
+	{"mx plain-tlsa.example", "! 10 h6.example", DNS_OK}, {"a h6.example", "! 192.0.2.66", DNS_OK}, {"aaaa h6.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h6.example", "311", DNS_OK},
+	{"mx aliased.example", "! 10 h7.example", DNS_OK}, {"a h7.example", "! @real7.example 192.0.2.67", DNS_OK}, {"aaaa h7.example", "!", DNS_NODATA}, {"tlsa _25._tcp.real7.example", "! 310", DNS_OK},
+	{"mx aliased-own.example", "! 10 h8.example", DNS_OK}, {"a h8.example", "! @real8.example 192.0.2.68", DNS_OK}, {"aaaa h8.example", "!", DNS_NODATA},
+	{"tlsa _25._tcp.real8.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h8.example", "! 200", DNS_OK},
+	{"mx nomx.example", "!", DNS_NODATA}, {"a nomx.example", "! 192.0.2.69", DNS_OK}, {"aaaa nomx.example", "!", DNS_NODATA}, {"tlsa _25._tcp.nomx.example", "! 312", DNS_OK},
 };
 
 static const struct { const char *rule, *route; enum lookup_state state; const char *outcome; } cases[] = {
@@ -53,13 +67,25 @@ static const struct { const char *rule, *route; enum lookup_state state; const c
 	{"direct first: own hosts, then the smart host", "bare.example;[smart.example]:587", LOOKUP_READY, "bare.example[192.0.2.3]:25 +smart.example[192.0.2.50]:587"},
 };
 
+/* "311": a record of that kind, with data of the length that its matching type asks for. */
+static void put_tlsa(struct buffer *b, struct span word)
+{
+	char raw[80] = {0};
+	for (size_t i = 0; i < 3; i++)
+		raw[i] = i < word.n ? (char)(word.at[i] - '0') : 0;
+	raw[2] = word.n < 3 ? 1 : raw[2];
+	buffer_put_lspan(b, (struct span){raw, 3u + (word.n < 3 ? 5 : raw[2] == 1 ? 32 : raw[2] == 2 ? 64 : 40)});
+}
+
 static bool answer(struct lookup *l, enum dns_kind kind, const char *name)
 {
 	char key[300];
 	struct buffer records;
+	struct span owner = {"", 0};
+	bool secure = false;
 	enum dns_status status = DNS_NODATA;
 	buffer_init(&records, 10000);
-	(void)snprintf(key, sizeof key, "%s %s", kind == DNS_MX ? "mx" : kind == DNS_A ? "a" : "aaaa", name);
+	(void)snprintf(key, sizeof key, "%s %s", kind == DNS_MX ? "mx" : kind == DNS_A ? "a" : kind == DNS_TLSA ? "tlsa" : "aaaa", name);
 	for (size_t i = 0; i < COUNT_OF(world); i++) {
 		struct span rest = span_of(world[i].records), word;
 		if (strcmp(world[i].question, key) != 0)
@@ -69,7 +95,13 @@ static bool answer(struct lookup *l, enum dns_kind kind, const char *name)
 			char raw[16], text[64];
 			uint64_t preference;
 			(void)snprintf(text, sizeof text, "%.*s", SPAN_ARG(word));
-			if (kind == DNS_MX) {
+			if (text[0] == '!') {
+				secure = true;
+			} else if (text[0] == '@') {
+				owner = span_from(word, 1);
+			} else if (kind == DNS_TLSA) {
+				put_tlsa(&records, word);
+			} else if (kind == DNS_MX) {
 				struct span host = span_word(&rest, " ");
 				ck_assert_int_eq(parse_u64(word, 99, &preference), 0);
 				dns_put_mx(&records, &(struct dns_mx){.preference = (uint32_t)preference, .host = span_is(host, ".") ? (struct span){"", 0} : host});
@@ -78,7 +110,7 @@ static bool answer(struct lookup *l, enum dns_kind kind, const char *name)
 			}
 		}
 	}
-	lookup_answer(l, kind, status, buffer_span(&records));
+	lookup_answer(l, kind, &(struct dns_said){.status = status, .secure = secure, .records = buffer_span(&records), .owner = owner});
 	buffer_free(&records);
 	return true;
 }
@@ -125,6 +157,56 @@ START_TEST(each_rule_of_looking_up)
 }
 END_TEST
 
+/* RFC 7672: when TLSA records count.  "base+n": below which name, how many bytes of records are of use; "named": nobody else can have
+ * put the host's name there. */
+static const struct { const char *rule, *route, *outcome; bool dane; } safe[] = {
+	{"all validated: DANE-EE and DANE-TA", "safe.example", "h1.example+78 named", true},
+	{"not asked for", "safe.example", "none named", false},
+	{"2.2.1: an MX that is not validated", "unsafe.example", "none", true},
+	{"2.2.2: addresses that are not", "half-safe.example", "none named none named none named", true},
+	{"a host that the route names, at its port", "[h1.example]:26", "h1.example+71 named", true},
+	{"3.1.3: PKIX-TA, PKIX-EE, unknown selector and matching type, wrong length: none of use", "odd.example", "h2.example+0 named", true},
+	{"2.1.3: validated that there are none", "none.example", "none named", true},
+	{"2.1.2: a bogus answer leaves the host out, the next one is tried", "forged.example", "none named", true},
+	{"2.1.2: no answer, and no other host", "silent.example", "4.7.5", true},
+	{"2.1: records that are not validated are none", "plain-tlsa.example", "none named", true},
+	{"2.2.2: below what the host is an alias of", "aliased.example", "real7.example+47 named", true},
+	{"2.2.2: else below its own name", "aliased-own.example", "h8.example+47 named", true},
+	{"2.2.1: validated that there is no MX", "nomx.example", "nomx.example+71 named", true},
+	{"an address has none", "[192.0.2.9]", "none named", true},
+};
+
+START_TEST(each_rule_of_tlsa)
+{
+	int ended = 0;
+	struct buffer out;
+	struct lookup l = {.context = &ended, .ask = answer, .done = done, .is_own = is_own, .fqdn = "mx.own.example", .default_port = 25, .dane = safe[_i].dane};
+	buffer_init(&out, 10000);
+	for (int again = 1; again <= 2; again++) {
+		lookup_begin(&l, span_of(safe[_i].route));
+		buffer_clear(&out);
+		for (size_t i = 0; i < l.targets_n; i++) {
+			const struct tlsa_set *t = l.targets[i].tlsa;
+			buffer_puts(&out, i > 0 ? " " : "");
+			if (t == NULL)
+				buffer_puts(&out, "none");
+			else
+				buffer_printf(&out, "%s+%zu", t->base, t->n);
+			ck_assert(t == NULL || t->usable == (t->n > 0));
+			buffer_puts(&out, l.targets[i].named ? " named" : "");
+		}
+		if (l.state != LOOKUP_READY)
+			buffer_puts(&out, l.enhanced);
+		ck_assert_msg(strcmp(buffer_cstr(&out), safe[_i].outcome) == 0, "%s: %s", safe[_i].rule, buffer_cstr(&out));
+	}
+	struct tlsa_set *held = l.targets_n > 0 ? tlsa_hold(l.targets[0].tlsa) : NULL;
+	lookup_free(&l);
+	ck_assert(held == NULL || held->base[0] != '\0'); /* a connection has it still */
+	tlsa_drop(held);
+	buffer_free(&out);
+}
+END_TEST
+
 static void keep_note(struct lookup *l, const char *text)
 {
 	struct buffer *notes = *((struct buffer **)l->context + 1);
@@ -160,7 +242,7 @@ static bool wrong_sizes(struct lookup *l, enum dns_kind kind, const char *name)
 {
 	static const char bytes[] = {16, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 4, 0, 0, 0, 1, 2, 3, 4};
 	ck_assert_str_eq(name, "host.example");
-	lookup_answer(l, kind, DNS_OK, (struct span){bytes, sizeof bytes});
+	lookup_answer(l, kind, &(struct dns_said){.status = DNS_OK, .records = {bytes, sizeof bytes}});
 	return true;
 }
 
@@ -218,6 +300,7 @@ Suite *suite_lookup(void)
 {
 	Suite *s = suite_create("lookup");
 	TCase *t = tcase_create("lookup");
+	tcase_add_loop_test(t, each_rule_of_tlsa, 0, (int)COUNT_OF(safe));
 	tcase_add_loop_test(t, each_rule_of_looking_up, 0, (int)COUNT_OF(cases));
 	tcase_add_test(t, what_is_noted);
 	tcase_add_test(t, an_address_is_taken_by_its_family_and_size);

@@ -305,6 +305,27 @@ START_TEST(whose_login_goes_where)
 }
 END_TEST
 
+/* MISSION C9, RFC 7672 2.2: the level by what is asked for and what is published; dane = no, none published, unusable, usable. */
+static const struct { int64_t asked; enum tls_level none, no, unusable, usable; } levels[] = {
+	{OUT_TLS_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_REQUIRE, LEVEL_DANE},
+	{OUT_TLS_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE},
+	{OUT_TLS_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_DANE},
+	{OUT_TLS_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_DANE},
+	{OUT_TLS_DANE_ONLY, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE},
+};
+
+START_TEST(each_level_of_tls)
+{
+	struct tlsa_set usable = {.users = 9, .usable = true}, odd = {.users = 9};
+	const struct lookup_target none = {.tlsa = NULL}, one = {.tlsa = &usable}, bad = {.tlsa = &odd};
+	const struct outbound_params yes = {.outbound_tls = levels[_i].asked, .outbound_dane = DANE_YES}, no = {.outbound_tls = levels[_i].asked, .outbound_dane = DANE_NO};
+	ck_assert_int_eq(policy_level(&yes, &none), levels[_i].none);
+	ck_assert_int_eq(policy_level(&no, &one), levels[_i].no);
+	ck_assert_int_eq(policy_level(&yes, &bad), levels[_i].unusable);
+	ck_assert_int_eq(policy_level(&yes, &one), levels[_i].usable);
+}
+END_TEST
+
 Suite *suite_route(void)
 {
 	Suite *s = suite_create("route");
@@ -314,6 +335,7 @@ Suite *suite_route(void)
 	tcase_add_loop_test(t, the_matrix_of_relaying, 0, MATRIX);
 	tcase_add_loop_test(t, each_rule_of_relaying_by_name, 0, (int)COUNT_OF(named_clients));
 	tcase_add_loop_test(t, who_may_take_mail, 0, (int)COUNT_OF(takers));
+	tcase_add_loop_test(t, each_level_of_tls, 0, (int)COUNT_OF(levels));
 	tcase_add_loop_test(t, whose_login_goes_where, 0, (int)COUNT_OF(hops));
 	tcase_add_loop_test(t, each_own_domain, 0, (int)COUNT_OF(own_domains));
 	suite_add_tcase(s, t);

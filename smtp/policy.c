@@ -1,0 +1,70 @@
+#include "smtp_agent.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum tls_level policy_of(const struct conn *c)
+{
+	return c->hop->turned || c->hop->lmtp ? LEVEL_OPPORTUNISTIC : policy_level(hop_out(c->hop), &c->target);
+}
+
+/* Whose certificate it must be.  verify: of the next hop's domain or below it, of the host where nobody else can have named it
+ * (MISSION C9, RFC 8314 5.2); DANE-TA: RFC 7672 3.2.2. */
+int policy_demand(struct conn *c)
+{
+	const struct lookup_target *t = &c->target;
+	char below[260];
+	const char *names[3];
+	size_t n = 0;
+	(void)snprintf(below, sizeof below, ".%s", t->domain);
+	names[n++] = t->domain;
+	switch (policy_of(c)) {
+	case LEVEL_DANE:
+		if (tls_demand_dane(c->ssl, t->tlsa->base, (struct span){t->tlsa->records, t->tlsa->n}, names, n) == 0)
+			return 0;
+		/* none of use after all, such as a whole certificate that is none (RFC 7672 2.2) */
+		SSL_set_verify(c->ssl, SSL_VERIFY_NONE, NULL);
+		return hop_out(c->hop)->outbound_tls == OUT_TLS_DANE_ONLY ? EINVAL : 0;
+	case LEVEL_VERIFY:
+		if (strcmp(t->domain, t->name) != 0)
+			names[n++] = below;
+		if (t->named && strcmp(t->domain, t->name) != 0)
+			names[n++] = t->name;
+		return tls_demand_names(c->ssl, names, n);
+	case LEVEL_NONE: case LEVEL_OPPORTUNISTIC: case LEVEL_REQUIRE: case LEVEL_REFUSED:
+		return 0;
+	}
+	return 0;
+}
+
+static X509_STORE *store_of(SSL_CTX *c)
+{
+	X509_STORE *s = SSL_CTX_get_cert_store(c);
+	(void)X509_STORE_up_ref(s);
+	return s;
+}
+
+/* Of each server its own levels (MISSION C8) and authorities. */
+int policy_make_contexts(struct agent *a)
+{
+	const struct config *config = &a->proc.config;
+	SSL_CTX **fresh = calloc(config->servers_n, sizeof *fresh);
+	struct complaint why;
+	bool good = fresh != NULL;
+	for (size_t i = 0; i < config->servers_n && good; i++) {
+		const struct server_params *p = &config->servers[i].p;
+		struct tls_levels levels = {p->tls_minimum, p->tls_ciphers, p->tls_minimum_bits};
+		fresh[i] = tls_client_context(&levels, &why);
+		good = fresh[i] != NULL;
+		/* once confined no file can be opened: a reload that needs another one has this process replaced */
+		if (good && policy_needs_ca(&config->servers[i]) && tls_trust_file(fresh[i], p->outbound_tls_ca_file) != 0 && a->tls != NULL)
+			SSL_CTX_set_cert_store(fresh[i], store_of(a->tls[i]));
+	}
+	SSL_CTX **gone = good ? a->tls : fresh;
+	for (size_t i = 0; gone != NULL && i < config->servers_n; i++)
+		SSL_CTX_free(gone[i]);
+	free(gone);
+	if (good)
+		a->tls = fresh;
+	return good ? 0 : ENOMEM;
+}
