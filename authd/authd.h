@@ -33,12 +33,15 @@ struct failures {
 	size_t n;
 };
 
+struct dovecot;
+
 struct auth_server {
 	struct passwd_file file;
 	struct stat seen;              /* of the file that was read */
 	bool is_there, is_new;
 	char fault[100];               /* what was wrong with it; is_new: not yet told */
 	struct rate client_rate, user_rate;
+	struct dovecot *dovecot;       /* NULL: another back end */
 };
 
 /* A conversation.  It has one owner at a time: front (whose address is it?), the list of turns, the client, the delay. */
@@ -48,9 +51,10 @@ struct login {
 	uint64_t serial, number;
 	uint32_t server, mechanism;
 	Gsasl_session *gsasl;
-	enum login_wait { WAITS_FRONT, WAITS_TURN, WAITS_CLIENT, WAITS_DELAY } wait;
+	enum login_wait { WAITS_FRONT, WAITS_TURN, WAITS_CLIENT, WAITS_BACKEND, WAITS_DELAY } wait;
 	bool first, last;              /* no response yet; the client only has to say that it has seen our last words */
 	bool client_known, trusted;
+	bool begun, lost, settled;     /* at the back end: it has heard of it; it has forgotten it; it has decided */
 	unsigned char client[16];      /* as IPv6; the network of an IPv6 client */
 	char name[PASSWD_NAME_MOST + 1 + 256];
 	struct buffer response;
@@ -84,6 +88,7 @@ int users_watch(struct authd *a);                    /* before the confinement; 
 void users_read(struct authd *a);                    /* those that have changed; tells the workers what is offered */
 void users_tell(struct authd *a);                    /* the log */
 void users_offer(struct authd *a, struct channel *worker);
+void users_offer_all(struct authd *a, uint32_t server); /* to all workers */
 void users_changed(int fd, short what, void *context);
 int users_read_rates(struct authd *a);
 /* login.c */
@@ -94,10 +99,24 @@ int login_on_client(struct channel *c, struct message *m);
 void login_run(int fd, short what, void *context);   /* one turn: hashing takes its time, and pings want an answer */
 void login_worker_gone(struct authd *a, const struct channel *worker);
 void login_front_gone(struct authd *a);
+/* for back ends that answer later */
+void login_wait_for_backend(struct login *l, int seconds);
+void login_take_name(struct login *l, struct span said);
+void login_challenge(struct login *l, struct span bytes);
+void login_accept(struct login *l);                  /* ends l, as the next two do */
+void login_refuse(struct login *l, const char *why);
+void login_failed(struct login *l);                  /* it can't be told now */
+void login_put_client(const struct login *l, struct buffer *b);
+/* dovecot.c */
+int dovecot_begin(struct authd *a);
+uint32_t dovecot_offers(const struct authd *a, size_t server);
+void dovecot_step(struct login *l);
+void dovecot_forget(const struct login *l);          /* it ends before Dovecot has decided */
 /* sasl.c: what libgsasl asks */
 const char *sasl_word(uint32_t mechanism);
 void sasl_bind(Gsasl_session *g, struct span exporter, struct span unique); /* to the connection */
 int sasl_begin(struct login *l);                     /* 0 or ENOMEM */
+int sasl_take_name(struct login *l, const char *said); /* as it is known here.  0 or EINVAL */
 /* One step with l->response.  GSASL_NEEDS_MORE, GSASL_OK (both with *out, which the caller frees by gsasl_free), else it failed. */
 int sasl_step(struct login *l, char **out, size_t *n);
 int sasl_callback(Gsasl *g, Gsasl_session *session, Gsasl_property property);

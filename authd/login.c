@@ -2,6 +2,7 @@
 #include "authd.h"
 
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,8 @@ static void end_login(struct login *l)
 		p = &(*p)->next;
 	*p = l->next;
 	leave_turns(l);
+	if (!l->settled)
+		dovecot_forget(l);
 	if (l->delay != NULL)
 		event_free(l->delay);
 	if (l->gsasl != NULL)
@@ -74,7 +77,7 @@ static void answer(const struct login *l, enum login_status status, struct span 
 
 static const char *word_of(const struct login *l)
 {
-	return gsasl_mechanism_name(l->gsasl);
+	return sasl_word(l->mechanism);
 }
 
 static struct span said_name(const struct login *l)
@@ -83,7 +86,7 @@ static struct span said_name(const struct login *l)
 	return span_of(l->name[0] != '\0' ? l->name : said);
 }
 
-static void format_client(const struct login *l, struct buffer *b)
+void login_put_client(const struct login *l, struct buffer *b)
 {
 	struct sockaddr_in6 sa = {.sin6_family = AF_INET6};
 	static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -104,7 +107,7 @@ static void log_login(const struct login *l, enum program_event event, const cha
 {
 	struct buffer client;
 	buffer_init(&client, 100);
-	format_client(l, &client);
+	login_put_client(l, &client);
 	const struct log_field fields[] = {F("client", buffer_span(&client)), F("sasl_method", span_of(word_of(l))), F("sasl_username", said_name(l)), F(key, span_of(value))};
 	log_write(&l->authd->proc.log, &log_events[event], NO_ID, fields, COUNT_OF(fields));
 	buffer_free(&client);
@@ -125,14 +128,18 @@ static void answer_late(struct login *l, enum login_status status)
 	struct timeval tv = {.tv_sec = (time_t)l->authd->proc.config.servers[l->server].p.auth_failure_delay};
 	l->answer = status;
 	l->wait = WAITS_DELAY;
+	l->settled = true;
 	forget_response(l);
+	if (l->delay != NULL)
+		event_free(l->delay);
 	l->delay = event_new(l->authd->proc.base, -1, 0, on_delay, l);
 	if (l->delay == NULL || event_add(l->delay, &tv) != 0)
 		on_delay(-1, 0, l);
 }
 
-static void refuse(struct login *l, const char *why)
+void login_refuse(struct login *l, const char *why)
 {
+	l->settled = true;
 	failures_count(l);
 	log_login(l, EV_login_failed, "reason", why);
 	answer_late(l, LOGIN_BAD);
@@ -144,11 +151,17 @@ static void limit(struct login *l, const char *which)
 	answer_late(l, LOGIN_LIMITED);
 }
 
-static void accept_login(struct login *l)
+void login_accept(struct login *l)
 {
 	unsigned char proof[LOGIN_PROOF];
+	const char *which;
+	l->settled = true;
+	if (l->name[0] != '\0' && failures_over(l, &which)) {
+		limit(l, which);
+		return;
+	}
 	if (l->name[0] == '\0') {
-		refuse(l, "no name");
+		login_refuse(l, "no name");
 		return;
 	}
 	failures_good(l);
@@ -160,7 +173,59 @@ static void accept_login(struct login *l)
 	end_login(l);
 }
 
+/* ---- back ends that answer later ---- */
+
+void login_failed(struct login *l)
+{
+	l->settled = true;
+	answer(l, LOGIN_FAILED, nothing, nothing);
+	end_login(l);
+}
+
+static void on_silence(int fd, short what, void *context)
+{
+	struct login *l = context;
+	(void)fd;
+	(void)what;
+	log_login(l, EV_login_unanswered, "reason", "the back end does not answer");
+	answer(l, LOGIN_FAILED, nothing, nothing);
+	end_login(l);
+}
+
+void login_wait_for_backend(struct login *l, int seconds)
+{
+	struct timeval tv = {.tv_sec = seconds};
+	l->wait = WAITS_BACKEND;
+	forget_response(l);
+	if (l->delay != NULL)
+		event_free(l->delay);
+	l->delay = event_new(l->authd->proc.base, -1, 0, on_silence, l);
+	if (l->delay != NULL)
+		(void)event_add(l->delay, &tv);
+}
+
+void login_take_name(struct login *l, struct span said)
+{
+	char text[sizeof l->name];
+	(void)snprintf(text, sizeof text, "%.*s", SPAN_ARG(said));
+	(void)!sasl_take_name(l, text);
+}
+
+void login_challenge(struct login *l, struct span bytes)
+{
+	if (l->delay != NULL)
+		event_free(l->delay);
+	l->delay = NULL;
+	l->wait = WAITS_CLIENT;
+	answer(l, LOGIN_GOES_ON, bytes, nothing);
+}
+
 /* ---- turns ---- */
+
+static const struct auth_server *a_server(const struct login *l)
+{
+	return &l->authd->servers[l->server];
+}
 
 static void go_on(struct login *l)
 {
@@ -169,13 +234,17 @@ static void go_on(struct login *l)
 	const char *which;
 	if (l->last) { /* the client has seen that the server knows it (RFC 5802 3); it has nothing more to say */
 		if (l->response.n > 0)
-			refuse(l, "words after the last");
+			login_refuse(l, "words after the last");
 		else
-			accept_login(l);
+			login_accept(l);
 		return;
 	}
 	if (failures_over(l, &which)) {
 		limit(l, which);
+		return;
+	}
+	if (a_server(l)->dovecot != NULL) {
+		dovecot_step(l);
 		return;
 	}
 	int r = sasl_step(l, &out, &n);
@@ -186,11 +255,11 @@ static void go_on(struct login *l)
 		l->wait = WAITS_CLIENT;
 		answer(l, LOGIN_GOES_ON, (struct span){out, n}, nothing);
 	} else if (r == GSASL_OK) {
-		accept_login(l);
+		login_accept(l);
 	} else if (l->name[0] != '\0' && failures_over(l, &which)) { /* known only now */
 		limit(l, which);
 	} else {
-		refuse(l, gsasl_strerror_name(r));
+		login_refuse(l, gsasl_strerror_name(r));
 	}
 	gsasl_free(out);
 }
@@ -225,6 +294,8 @@ static struct login *make_login(struct authd *a, struct channel *c, const struct
 	buffer_put_span(&l->response, m->response);
 	a->logins = l;
 	a->logins_n++;
+	if (buffer_ok(&l->response) && a->servers[l->server].dovecot != NULL)
+		return l;
 	if (buffer_ok(&l->response) && sasl_begin(l) == 0) {
 		sasl_bind(l->gsasl, m->exporter, m->unique);
 		return l;

@@ -1,7 +1,7 @@
 /* authd: checks who logs in, and logs in at other servers.
  * User: posthorn-auth.
  * May: read the files of passwords, DIR/servers/NAME.passwd, and be told when they change; read those that master opens for it; talk to
- * front, smtpd and smtp.
+ * front, smtpd and smtp; with auth_backend = dovecot:SOCKET, to that socket.
  * Never: give out a password, a hash or a key; use the network; write a file. */
 #include "authd.h"
 
@@ -95,6 +95,8 @@ static int prepare(struct authd *a)
 	gsasl_callback_set(a->gsasl, sasl_callback);
 	gsasl_callback_hook_set(a->gsasl, a);
 	error = users_read_rates(a);
+	if (error == 0)
+		error = dovecot_begin(a);
 	return error != 0 ? error : users_watch(a);
 }
 
@@ -116,7 +118,11 @@ int main(void)
 	}
 	struct path_rule rule = {a->dir_fd, PATH_READ};
 	(void)passwd_verify(NULL, SPAN_LIT("warm")); /* what libcrypt and libgsasl load is loaded before the confinement */
-	if (proc_confine(&a->proc, &rights, &rule, 1, NULL, &why) != 0)
+	struct confinement wanted = rights;
+	for (size_t i = 0; i < a->proc.config.servers_n; i++)
+		if (a->servers[i].dovecot != NULL)
+			wanted.calls |= CALLS_UNIX;
+	if (proc_confine(&a->proc, &wanted, &rule, 1, NULL, &why) != 0)
 		return proc_fail(&a->proc, EX_OSERR, &why);
 	static const struct timeval now = {0};
 	users_read(a); /* as the user whom they are for */

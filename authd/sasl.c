@@ -52,7 +52,7 @@ int sasl_step(struct login *l, char **out, size_t *n)
 }
 
 /* The name as it is known here: in small letters, with a domain (MISSION C2). */
-static int take_name(struct login *l, const char *said)
+int sasl_take_name(struct login *l, const char *said)
 {
 	const char *domain = l->authd->proc.config.servers[l->server].p.auth_default_domain;
 	bool bare = strchr(said, '@') == NULL && domain[0] != '\0';
@@ -80,7 +80,7 @@ static bool is_own_name(Gsasl_session *g)
 static int check_password(struct login *l, Gsasl_session *g)
 {
 	const char *who = gsasl_property_fast(g, GSASL_AUTHID), *word = gsasl_property_fast(g, GSASL_PASSWORD), *limit;
-	int error = who == NULL ? EINVAL : take_name(l, who);
+	int error = who == NULL ? EINVAL : sasl_take_name(l, who);
 	if (error == 0 && failures_over(l, &limit))
 		return GSASL_AUTHENTICATION_ERROR;
 	bool good = passwd_verify(error == 0 ? row_of(l) : NULL, span_of(word));
@@ -119,7 +119,7 @@ static int give_scram(struct login *l, Gsasl_session *g, Gsasl_property property
 {
 	const char *who = gsasl_property_fast(g, GSASL_AUTHID);
 	if (l->name[0] == '\0' && who != NULL)
-		(void)!take_name(l, who);
+		(void)!sasl_take_name(l, who);
 	const struct passwd_row *row = row_of(l);
 	if (!is_own_name(g))
 		row = NULL;

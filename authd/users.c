@@ -14,6 +14,8 @@ enum { METHOD_BASIC = 2 }; /* of auth_methods */
 static uint32_t offered(const struct authd *a, size_t server)
 {
 	bool basic = (a->proc.config.servers[server].p.auth_methods & METHOD_BASIC) != 0;
+	if (a->servers[server].dovecot != NULL)
+		return basic ? dovecot_offers(a, server) : 0;
 	return basic && a->servers[server].file.n > 0 ? BASIC : 0;
 }
 
@@ -21,6 +23,12 @@ void users_offer(struct authd *a, struct channel *worker)
 {
 	for (uint32_t i = 0; i < a->proc.config.servers_n; i++)
 		send_auth_offer(worker, (struct msg_auth_offer){.server = i, .mechanisms = offered(a, i)}, -1);
+}
+
+void users_offer_all(struct authd *a, uint32_t server)
+{
+	for (struct channel *w = a->workers; w != NULL; w = w->next)
+		send_auth_offer(w, (struct msg_auth_offer){.server = server, .mechanisms = offered(a, server)}, -1);
 }
 
 static void take_file(struct authd *a, size_t i, const struct buffer *text, const struct stat *st)
@@ -93,10 +101,8 @@ void users_read(struct authd *a)
 	for (size_t i = 0; i < a->proc.config.servers_n; i++) {
 		uint32_t before = offered(a, i);
 		read_one(a, i);
-		if (offered(a, i) == before)
-			continue;
-		for (struct channel *w = a->workers; w != NULL; w = w->next)
-			send_auth_offer(w, (struct msg_auth_offer){.server = (uint32_t)i, .mechanisms = offered(a, i)}, -1);
+		if (offered(a, i) != before)
+			users_offer_all(a, (uint32_t)i);
 	}
 }
 

@@ -151,7 +151,7 @@ static bool needs_restart(const struct config *a, const struct config *b)
 	for (size_t i = 0; i < a->servers_n; i++) {
 		const struct server *x = &a->servers[i], *y = &b->servers[i];
 		if (strcmp(x->name, y->name) != 0 || strcmp(x->p.listen, y->p.listen) != 0 || strcmp(x->p.listen_tls, y->p.listen_tls) != 0 ||
-			strcmp(x->p.listen_submission, y->p.listen_submission) != 0 ||
+			strcmp(x->p.listen_submission, y->p.listen_submission) != 0 || strcmp(x->p.auth_backend, y->p.auth_backend) != 0 ||
 			strcmp(x->p.queue_directory, y->p.queue_directory) != 0 || strcmp(x->p.local.drop_directory, y->p.local.drop_directory) != 0 ||
 			strcmp(x->p.pickup_directory, y->p.pickup_directory) != 0 || strcmp(x->p.badmail_directory, y->p.badmail_directory) != 0)
 			return true;
@@ -171,7 +171,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		return;
 	}
 	if (needs_restart(&m->config, &fresh)) {
-		buffer_puts(text, "servers, listen, directories, mail_owner and log_target change with a restart only: posthorn stop, posthorn start");
+		buffer_puts(text, "servers, listen, directories, mail_owner, auth_backend and log_target change with a restart only: posthorn stop, posthorn start");
 		LOG(&m->log, reload_refused, NO_ID, F("reason", buffer_span(text)));
 		config_free(&fresh);
 		(void)close(fd);

@@ -201,6 +201,12 @@ static const char *credentials_fault(const struct outbound_params *p, const stru
 	return complete && sets(own, "outbound_user") && sets(own, "outbound_password_file") ? NULL : "outbound_auth = basic needs an outbound_user and an outbound_password_file of the domain's own";
 }
 
+static bool backend_is_valid(const char *text)
+{
+	struct span path = span_of(text), kind = span_until(&path, ':');
+	return strcmp(text, "file") == 0 || (span_is(kind, "dovecot") && path.n > 1 && path.n < UNIX_PATH_MOST && path.at[0] == '/');
+}
+
 static int check_domain(const struct server *s, struct domain *d, struct complaint *why)
 {
 	d->has_own = d->has_own || d->p.ehlo == 0;
@@ -241,6 +247,8 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 		return EINVAL;
 	}
 	const char *fault = credentials_fault(&s->p.out, s->settings, NULL);
+	if (fault == NULL && !backend_is_valid(s->p.auth_backend))
+		fault = "auth_backend: write file, or dovecot:/SOCKET";
 	if (fault != NULL) {
 		complain(why, file, 0, "%s", fault);
 		return EINVAL;

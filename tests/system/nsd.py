@@ -3,11 +3,12 @@ import os
 import pathlib
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 import unittest
 
-from horn import TMP, Horn, free_port
+from horn import TMP, Horn, free_port, wait_for
 
 
 class Zone(unittest.TestCase):
@@ -48,6 +49,17 @@ zone:
         nsd = shutil.which("nsd") or "/usr/sbin/nsd"
         self.nsd = subprocess.Popen([nsd, "-d", "-c", self.dir / "nsd.conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(self.end)
+        wait_for("an answer of NSD", self.answers)
+
+    def answers(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(0.2)
+            try:
+                s.connect(("127.0.0.1", self.port))
+                s.send(b"\0\1\0\0\0\1\0\0\0\0\0\0\x08horntest\0\0\6\0\1") # SOA
+                return s.recv(4096)
+            except OSError:
+                return None
 
     def end(self):
         self.nsd.terminate()

@@ -11,6 +11,7 @@ import time
 import unittest
 
 import impostor
+from dovecot import DovecotAuth
 from horn import Client, Horn, Sink, remote, wait_for
 
 SLOW = int(os.environ.get("POSTHORN_SLOW", "1"))
@@ -258,6 +259,71 @@ class Auth(unittest.TestCase):
             finally:
                 for s in guessers:
                     s.close()
+
+
+@unittest.skipIf(os.geteuid() != 0, "Dovecot starts as root only")
+class AtDovecot(unittest.TestCase):
+    """auth_backend = dovecot:SOCKET: mechanisms and users are Dovecot's."""
+
+    def test_each_mechanism_and_a_dovecot_that_goes_away(self):
+        dovecot = DovecotAuth({"alice@local.example": "secret word"}, "plain login scram-sha-256 digest-md5")
+        self.addCleanup(dovecot.close)
+        with Sink() as sink, Horn(["test_mode=yes"], [*OPEN, f"auth_backend=dovecot:{dovecot.socket}", "auth_default_domain=other.example"], [remote(sink)]) as h:
+            offers = lambda: re.findall(r"^250.AUTH (.*)$", self.hello(h), re.M)
+            wait_for("its mechanisms", lambda: offers() == ["SCRAM-SHA-256 PLAIN LOGIN"])
+            for how in ("PLAIN", "LOGIN"):
+                done = subprocess.run(["swaks", "--server", f"127.0.0.1:{h.port}", "--to", "b@sink.example", "--auth", how, "--auth-user", "alice@local.example", "--auth-password", "secret word"], capture_output=True, timeout=60)
+                self.assertEqual(done.returncode, 0, done.stdout)
+            done = subprocess.run(["msmtp", "-C", "/dev/null", "--host=127.0.0.1", f"--port={h.port}", "--auth=scram-sha-256", "--user=alice@local.example", "--passwordeval=echo 'secret word'",
+                                   "--tls=off", "--from=alice@local.example", "b@sink.example"], input=TEXT.replace(b"\r\n", b"\n"), capture_output=True, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            wait_for("all mail", lambda: len(sink.messages) == 3)
+            with h.client() as c:
+                c.ask("EHLO c.example")
+                self.assertTrue(c.ask(plain("alice@local.example", "wrong")).startswith("535 5.7.8"))
+                self.assertTrue(c.ask(plain("nobody", "secret word")).startswith("535 5.7.8"))
+                self.assertTrue(c.ask("AUTH LOGIN").startswith("334 "))
+                self.assertTrue(c.ask("*").startswith("501"))
+                self.assertTrue(c.ask("AUTH DIGEST-MD5").startswith("504"))
+                c.ask("AUTH LOGIN")
+                dovecot.stop()
+                wait_for("it is missed", lambda: "backend_away" in h.log())
+                self.assertTrue(c.ask("YQ==").startswith("454 4.7.0"))
+            wait_for("nothing is offered", lambda: offers() == [])
+            dovecot.start()
+            wait_for("it is back", lambda: offers() == ["SCRAM-SHA-256 PLAIN LOGIN"])
+            with h.client() as c:
+                c.ask("EHLO c.example")
+                self.assertTrue(c.ask(plain("alice@local.example", "secret word")).startswith("235"))
+            self.assertNotIn("secret word", h.log())
+
+    def hello(self, h):
+        with h.client() as c:
+            return c.ask("EHLO c.example")
+
+    def test_what_hornconf_refuses(self):
+        with Horn() as h:
+            for value in ("dovecot", "dovecot:auth", "ldap", "dovecot:/" + "x" * 120):
+                self.assertIn(b"auth_backend: write file, or dovecot:/SOCKET", h.conf("-e", f"auth_backend={value}", check=False).stderr)
+
+
+class SenderLogins(unittest.TestCase):
+    def test_a_login_sends_as_its_own_addresses(self):
+        with Sink() as sink:
+            h = Horn(["test_mode=yes"], OPEN, [remote(sink)])
+            h.run("hornpasswd", "-c", str(h.dir), "add", "alice", input=b"secret\n")
+            h.run("hornpasswd", "-c", str(h.dir), "add", "bob", input=b"secret\n")
+            (h.root / "owners").write_text("a@local.example alice\nshared@local.example bob, alice\n@bobs.example bob\n")
+            h.run("hornmap", "build", f"hash:{h.root}/owners")
+            h.conf("-e", f"sender_login_map=hash:{h.root}/owners")
+            with h, h.client() as c:
+                c.ask("EHLO c.example")
+                self.assertTrue(c.ask("MAIL FROM:<x@bobs.example>").startswith("250")) # no login: not concerned
+                c.ask("RSET")
+                c.ask(plain("alice", "secret"))
+                for sender, code in (("a@local.example", "250"), ("A+ext@local.example", "250"), ("shared@local.example", "250"), ("x@bobs.example", "553"), ("else@local.example", "553"), ("", "250")):
+                    self.assertEqual(c.ask(f"MAIL FROM:<{sender}>")[:3], code, sender)
+                    c.ask("RSET")
 
 
 if __name__ == "__main__":

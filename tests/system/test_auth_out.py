@@ -1,15 +1,12 @@
 """Logins at other servers (MISSION C4): the guide's two examples, each mechanism, and no credential where it does not belong."""
 import os
-import pathlib
 import re
-import shutil
 import subprocess
-import tempfile
 import threading
-import time
 import unittest
 
-from horn import TMP, Horn, Sink, remote, wait_for
+from dovecot import DovecotAuth
+from horn import Horn, Sink, remote, wait_for
 from postfix import Postfix
 
 TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
@@ -160,38 +157,11 @@ class AuthOut(unittest.TestCase):
 @unittest.skipIf(os.geteuid() != 0, "Postfix and Dovecot start as root only")
 class AtPostfix(unittest.TestCase):
     def setUp(self):
-        self.dir = d = pathlib.Path(tempfile.mkdtemp(prefix="sasl-", dir=TMP))
-        os.chmod(d, 0o755)
-        (d / "users").write_text("us:{PLAIN}right\n")
-        (d / "conf").write_text(f"""base_dir = {d}/run
-log_path = {d}/log
-protocols =
-ssl = no
-auth_mechanisms = plain login scram-sha-256
-passdb {{
-  driver = passwd-file
-  args = {d}/users
-}}
-userdb {{
-  driver = static
-  args = uid=nobody gid=nogroup home=/nonexistent
-}}
-service auth {{
-  unix_listener {d}/auth {{
-    mode = 0666
-  }}
-}}
-""")
+        self.dovecot = DovecotAuth({"us": "right"})
+        self.addCleanup(self.dovecot.close)
+        self.dir = d = self.dovecot.dir
         subprocess.run(["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "9", "-subj", "/CN=pf.example",
                         "-keyout", d / "key", "-out", d / "crt"], check=True, capture_output=True)
-        self.dovecot = subprocess.Popen(["dovecot", "-F", "-c", d / "conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(self.end)
-        wait_for("Dovecot", lambda: (d / "auth").exists())
-
-    def end(self):
-        self.dovecot.terminate()
-        self.dovecot.wait()
-        shutil.rmtree(self.dir, ignore_errors=True)
 
     def test_each_mechanism_at_postfix_with_dovecot(self):
         with Sink() as sink:
