@@ -1,4 +1,4 @@
-COMMANDS += posthorn hornconf hornqueue hornmap hornpasswd sendmail
+COMMANDS += posthorn hornconf hornqueue hornmap hornpasswd horncert sendmail
 SRC_posthorn := cmd/posthorn.c cmd/common/cli.c cmd/common/pair.c
 LIBS_posthorn := -lssl -lcrypto
 SRC_hornconf := cmd/hornconf.c cmd/hornconf_print.c cmd/hornconf_edit.c cmd/hornconf_tree.c cmd/common/cli.c
@@ -9,3 +9,5 @@ SRC_hornmap := cmd/hornmap.c cmd/common/cli.c
 LIBS_hornmap := -ldb -lcdb -lpcre2-8 -lodbc -lldap -llber
 SRC_hornpasswd := cmd/hornpasswd.c cmd/common/cli.c
 LIBS_hornpasswd := -lgsasl -lcrypt -lbsd
+SRC_horncert := cmd/horncert.c cmd/horncert_make.c cmd/common/cli.c cmd/common/pair.c
+LIBS_horncert := -lssl -lcrypto

@@ -158,6 +158,16 @@ int cli_ask(struct cli *c, const char *act, const char *server, const char *argu
 	return status;
 }
 
+int cli_replace(const char *folder, const char *name, struct span bytes, mode_t mode)
+{
+	int dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir_fd < 0)
+		return errno;
+	int error = replace_file_at(dir_fd, name, bytes, mode);
+	(void)close(dir_fd);
+	return error;
+}
+
 int cli_edit_file(struct cli *c, const char *name, int (*edit)(void *, struct span, struct buffer *), void *context)
 {
 	struct buffer old, fresh;

@@ -5,6 +5,7 @@
 #include "base/base.h"
 #include "params/params.h"
 #include <stdio.h>
+#include <sys/types.h>
 
 struct cli {
 	const char *program, *dir; /* dir: -c, else /etc/posthorn */
@@ -26,6 +27,8 @@ MUST_CHECK int cli_ask(struct cli *c, const char *act, const char *server, const
 	void (*take)(void *context, struct span bytes), void *context, struct buffer *text);
 /* The running master's process, 0: none (its lock is free). */
 pid_t cli_master(struct cli *c);
+/* Writes a file aside in its folder, syncs it, gives it its name.  0 or errno. */
+MUST_CHECK int cli_replace(const char *folder, const char *name, struct span bytes, mode_t mode);
 /* Edits a file below DIR under a lock: edit gets the old text. */
 int cli_edit_file(struct cli *c, const char *name, int (*edit)(void *context, struct span old, struct buffer *out), void *context);
 
