@@ -83,7 +83,7 @@ static void put_expansion(struct buffer *out, const struct report *r, uint64_t s
 	const struct envelope_rcpt *from = &r->e->rcpts[x.index];
 	struct envelope e = {.sender = x.peer.n > 0 ? x.peer : r->e->sender, .arrived_us = r->wall_s * 1000000, .size = size, .hops = r->e->hops + 1,
 		.origin = SPAN_LIT("alias"), .ret = x.peer.n > 0 ? 0 : r->e->ret, .envid = x.peer.n > 0 ? (struct span){"", 0} : r->e->envid,
-		.flags = ENV_REPORT | (r->e->flags & (ENV_8BIT | ENV_UTF8 | ENV_BINARY)) | (in_file ? ENV_BODY_FILE : 0u),
+		.flags = ENV_REPORT | (r->e->flags & (ENV_8BIT | ENV_UTF8 | ENV_BINARY | ENV_REQUIRETLS | ENV_TLS_OPTIONAL)) | (in_file ? ENV_BODY_FILE : 0u),
 		.closes = r->parent, .closes_kind = r->kind, .rcpts = calloc(n, sizeof *e.rcpts)};
 	while (e.rcpts != NULL && lines.n > 0) {
 		struct span one = span_until(&lines, '\n');
@@ -113,7 +113,7 @@ static void put_envelope(struct buffer *out, const struct report *r, uint64_t si
 	while (result_take(&rest, &x))
 		buffer_put_u32(&indexes, x.index);
 	struct envelope e = {.sender = {"", 0}, .arrived_us = r->wall_s * 1000000, .size = size, .origin = SPAN_LIT("report"),
-		.flags = ENV_REPORT | (r->e->flags & (ENV_8BIT | ENV_UTF8)) | (in_file ? ENV_BODY_FILE : 0u),
+		.flags = ENV_REPORT | (r->e->flags & (ENV_8BIT | ENV_UTF8 | ENV_REQUIRETLS)) | (in_file ? ENV_BODY_FILE : 0u),
 		.closes = r->parent, .closes_kind = r->kind, .closes_rcpts = buffer_span(&indexes), .rcpts = &to, .rcpts_n = 1};
 	envelope_put(out, &e);
 	buffer_free(&indexes);

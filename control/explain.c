@@ -259,7 +259,7 @@ static void run(struct explanation *x)
 	route_put_text(&route, &x->e.route);
 	(void)snprintf(x->lookup.fqdn, sizeof x->lookup.fqdn, "%s", x->e.server->p.fqdn);
 	x->lookup.default_port = (uint16_t)outbound_of(x->e.server, x->e.route.domain)->outbound_port;
-	x->lookup.dane = policy_asks_tlsa(outbound_of(x->e.server, x->e.route.domain));
+	x->lookup.dane = policy_asks_tlsa(outbound_of(x->e.server, x->e.route.domain), DEMAND_NONE);
 	lookup_begin(&x->lookup, buffer_span(&route));
 	buffer_free(&route);
 }

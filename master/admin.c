@@ -1,5 +1,4 @@
 #include "master.h"
-#include "route/route.h"
 
 #include <pwd.h>
 #include <stdio.h>
@@ -125,7 +124,7 @@ static bool has_new_dns(const struct config *a, const struct config *b)
 static bool has_new_authorities(const struct config *a, const struct config *b)
 {
 	for (size_t i = 0; i < b->servers_n; i++)
-		if (policy_needs_ca(&b->servers[i]) && (!policy_needs_ca(&a->servers[i]) || strcmp(a->servers[i].p.outbound_tls_ca_file, b->servers[i].p.outbound_tls_ca_file) != 0))
+		if (strcmp(a->servers[i].p.outbound_tls_ca_file, b->servers[i].p.outbound_tls_ca_file) != 0)
 			return true;
 	return false;
 }

@@ -201,7 +201,7 @@ int draft_make(struct pickup *p, const struct place *pl, const struct qid *id, s
 	if (error == 0) {
 		put_content(out, &f, text, id, owner_name(p, pl, owner, user), wall_s, &w);
 		struct envelope e = {.sender = f.sender, .arrived_us = wall_s * 1000000, .hops = w.received, .size = out->content.n,
-			.flags = ENV_LOCAL | (w.eight_bit ? ENV_8BIT : 0u) | (f.utf8 ? ENV_UTF8 : 0u), .origin = span_of(user), .rcpts = f.rcpts, .rcpts_n = f.n};
+			.flags = ENV_LOCAL | (w.eight_bit ? ENV_8BIT : 0u) | (f.utf8 ? ENV_UTF8 : 0u) | (w.tls_optional ? ENV_TLS_OPTIONAL : 0u), .origin = span_of(user), .rcpts = f.rcpts, .rcpts_n = f.n};
 		envelope_put(&out->envelope, &e);
 		error = buffer_ok(&out->content) && buffer_ok(&out->envelope) ? 0 : ENOMEM;
 	}

@@ -59,6 +59,8 @@ struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 		local = r.kind == ROUTE_LOCAL;
 		kind = local ? local_kind(q, &r, m->rcpts[i].plain, &text, &domain) : AGENT_SMTP;
 		if (!local)
+			buffer_puts(&text, demand_prefix((m->e.flags & ENV_REQUIRETLS) != 0 ? DEMAND_TLS : (m->e.flags & ENV_TLS_OPTIONAL) != 0 ? DEMAND_LESS : DEMAND_NONE));
+		if (!local)
 			route_put_text(&text, &r);
 		etrn = !local && r.domain != NULL && r.domain->p.type == DOMAIN_REMOTE && r.domain->p.etrn == 1;
 		if (!local && r.domain != NULL && (r.domain->has_own || etrn))

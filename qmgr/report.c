@@ -88,12 +88,12 @@ void report_expand(struct qmgr *q, struct qmsg *m, struct span results)
 }
 
 /* A failure is reported with the whole message but where the sender wants its header alone (RFC 3461 4.3); a copy always
- * is; a message with bytes that only BINARYMIME carries gives its header. */
+ * is; a message with bytes that only BINARYMIME carries, or with REQUIRETLS, gives its header. */
 static bool holds_whole(const struct qmsg *m, const struct owed *o)
 {
 	if (o->kind == REPORT_EXPANSION)
 		return true;
-	if ((m->e.flags & ENV_BINARY) != 0)
+	if ((m->e.flags & (ENV_BINARY | ENV_REQUIRETLS)) != 0) /* RFC 8689 5: as little as possible */
 		return false;
 	return o->kind == REPORT_COPY || (o->kind == REPORT_FAILURE && m->e.ret != RET_HDRS);
 }

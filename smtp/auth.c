@@ -28,7 +28,7 @@ static const struct domain *section_of(const struct conn *c)
 
 static enum credentials credentials_of(const struct conn *c)
 {
-	struct span rest = span_of(c->hop->nexthop);
+	struct span rest = span_of(c->hop->route);
 	if (c->hop->lmtp || c->hop->turned)
 		return CREDENTIALS_NONE;
 	return route_credentials(&c->agent->proc.config.servers[c->hop->server], section_of(c), span_until(&rest, ';'), c->target.fallback);

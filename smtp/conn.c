@@ -74,7 +74,7 @@ static struct conn *make_conn(struct job *j, size_t target)
 	struct conn *c = calloc(1, sizeof *c);
 	if (c == NULL)
 		return NULL;
-	*c = (struct conn){.agent = j->agent, .hop = j->hop, .target_index = target, .fd = -1, .job = j};
+	*c = (struct conn){.agent = j->agent, .hop = j->hop, .target_index = target, .fd = -1, .job = j, .generation = j->agent->proc.generation};
 	if (!j->hop->turned)
 		c->target = j->hop->lookup.targets[target];
 	(void)tlsa_hold(c->target.tlsa);

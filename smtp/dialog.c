@@ -103,7 +103,8 @@ static void take_extension(struct conn *c, struct span line)
 {
 	static const struct { const char *word; unsigned bit; } known[] = {
 		{"PIPELINING", PEER_PIPELINING}, {"SIZE", PEER_SIZE}, {"8BITMIME", PEER_8BITMIME}, {"CHUNKING", PEER_CHUNKING}, {"DSN", PEER_DSN},
-		{"STARTTLS", PEER_STARTTLS}, {"SMTPUTF8", PEER_SMTPUTF8}, {"BINARYMIME", PEER_BINARYMIME}};
+		{"STARTTLS", PEER_STARTTLS}, {"SMTPUTF8", PEER_SMTPUTF8}, {"BINARYMIME", PEER_BINARYMIME},
+		{"REQUIRETLS", PEER_REQUIRETLS}};
 	if (line.n < 4)
 		return;
 	line.at += 4;
@@ -189,6 +190,15 @@ static void established(struct conn *c)
 		j->last_status = "4.7.5";
 		c->job = NULL;
 		conn_close(c);
+		conn_open(j);
+		return;
+	}
+	if (c->hop->demand == DEMAND_TLS && (c->offers & PEER_REQUIRETLS) == 0) { /* RFC 8689 4.2.1 (4) */
+		struct job *j = c->job;
+		keep_reason(j, "the message requires it", 0, SPAN_LIT("the peer does not offer REQUIRETLS"));
+		j->last_status = "5.7.30";
+		c->job = NULL;
+		conn_say_quit(c);
 		conn_open(j);
 		return;
 	}

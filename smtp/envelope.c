@@ -38,6 +38,8 @@ static void put_mail(struct conn *c)
 		buffer_puts(b, " BODY=8BITMIME");
 	if ((j->e.flags & ENV_UTF8) != 0 && (c->offers & PEER_SMTPUTF8) != 0)
 		buffer_puts(b, " SMTPUTF8");
+	if (c->hop->demand == DEMAND_TLS)
+		buffer_puts(b, " REQUIRETLS");
 	if ((c->offers & PEER_DSN) != 0) {
 		if (j->e.ret != RET_NONE)
 			buffer_printf(b, " RET=%s", j->e.ret == RET_FULL ? "FULL" : "HDRS");

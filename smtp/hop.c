@@ -22,6 +22,9 @@ static struct hop *make_hop(struct agent *a, uint32_t server, struct span nextho
 	*h = (struct hop){.agent = a, .nexthop = span_dup(nexthop), .domain = span_dup(domain), .server = server,
 		.lookup = {.context = h, .ask = ask, .done = done, .is_own = is_own}};
 	h->ready_end = &h->ready;
+	struct span rest = span_of(h->nexthop);
+	h->demand = demand_take(&rest);
+	h->route = rest.at;
 	h->turned = turn_is(nexthop);
 	h->turned_fd = -1;
 	h->lmtp = nexthop.n > 5 && memcmp(nexthop.at, "lmtp:", 5) == 0;
@@ -170,9 +173,9 @@ void hop_resolve(struct agent *a, struct hop *h)
 	h->resolving = true;
 	(void)snprintf(h->lookup.fqdn, sizeof h->lookup.fqdn, "%s", agent_params(a, h->server)->fqdn);
 	h->lookup.default_port = (uint16_t)hop_out(h)->outbound_port;
-	h->lookup.dane = !h->lmtp && policy_asks_tlsa(hop_out(h));
+	h->lookup.dane = !h->lmtp && policy_asks_tlsa(hop_out(h), h->demand);
 	if (h->lmtp)
 		resolve_lmtp(h);
 	else
-		lookup_begin(&h->lookup, span_of(h->nexthop));
+		lookup_begin(&h->lookup, span_of(h->route));
 }

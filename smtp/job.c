@@ -186,7 +186,7 @@ static void tell(struct job *j, bool down)
 }
 
 /* One speaks for all that stand in line for a connection to a destination that is down. */
-static void finish_line(struct hop *h, const char *reason)
+static void finish_line(struct hop *h, const char *reason, const char *status)
 {
 	struct job *list = h->ready;
 	h->ready = NULL;
@@ -197,6 +197,7 @@ static void finish_line(struct hop *h, const char *reason)
 		j->next = NULL;
 		free(j->last_reason);
 		j->last_reason = span_dup(span_of(reason));
+		j->last_status = status;
 		job_finish(j, true);
 	}
 }
@@ -205,7 +206,8 @@ static void finish_line(struct hop *h, const char *reason)
 void job_finish(struct job *j, bool down)
 {
 	struct span rest = buffer_span(&j->indexes);
-	job_set_all(j, OUTCOME_DEFERRED, 0, span_of(j->last_status == NULL ? "4.4.0" : j->last_status), span_of(j->last_reason == NULL ? "no reason known" : j->last_reason));
+	bool for_good = j->last_status != NULL && j->last_status[0] == '5';
+	job_set_all(j, for_good ? OUTCOME_FAILED : OUTCOME_DEFERRED, 0, span_of(j->last_status == NULL ? "4.4.0" : j->last_status), span_of(j->last_reason == NULL ? "no reason known" : j->last_reason));
 	for (uint32_t i = 0; i < j->e.rcpts_n; i++) {
 		const struct rcpt_result *x = &j->rcpts[i];
 		struct result r = {.outcome = x->outcome, .code = x->code, .enhanced = span_of(x->enhanced), .text = span_of(x->text), .peer = span_of(j->peer)};
@@ -221,7 +223,7 @@ void job_finish(struct job *j, bool down)
 	}
 	struct hop *h = j->hop;
 	if (h != NULL && down && h->ready != NULL)
-		finish_line(h, j->last_reason == NULL ? "the destination is down" : j->last_reason);
+		finish_line(h, j->last_reason == NULL ? "the destination is down" : j->last_reason, j->last_status);
 	if (h != NULL)
 		slot_free_job(j);
 	j->hop = NULL;

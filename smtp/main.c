@@ -89,6 +89,7 @@ static void reloaded(struct process *p, const struct config *old)
 {
 	(void)old;
 	(void)!policy_make_contexts(p->program);
+	slot_new_policy(p->program);
 }
 
 int main(void)

@@ -5,7 +5,7 @@
 
 enum tls_level policy_of(const struct conn *c)
 {
-	return c->hop->turned || c->hop->lmtp ? LEVEL_OPPORTUNISTIC : policy_level(hop_out(c->hop), &c->target);
+	return c->hop->turned || c->hop->lmtp ? LEVEL_OPPORTUNISTIC : policy_level(hop_out(c->hop), c->hop->demand, &c->target);
 }
 
 /* Whose certificate it must be.  verify: of the next hop's domain or below it, of the host where nobody else can have named it
@@ -57,8 +57,12 @@ int policy_make_contexts(struct agent *a)
 		fresh[i] = tls_client_context(&levels, &why);
 		good = fresh[i] != NULL;
 		/* once confined no file can be opened: a reload that needs another one has this process replaced */
-		if (good && policy_needs_ca(&config->servers[i]) && tls_trust_file(fresh[i], p->outbound_tls_ca_file) != 0 && a->tls != NULL)
+		if (good && a->tls != NULL)
 			SSL_CTX_set_cert_store(fresh[i], store_of(a->tls[i]));
+		else if (good && i > 0 && strcmp(p->outbound_tls_ca_file, config->servers[i - 1].p.outbound_tls_ca_file) == 0)
+			SSL_CTX_set_cert_store(fresh[i], store_of(fresh[i - 1]));
+		else if (good)
+			(void)!tls_trust_file(fresh[i], p->outbound_tls_ca_file); /* without it nobody is trusted */
 	}
 	SSL_CTX **gone = good ? a->tls : fresh;
 	for (size_t i = 0; gone != NULL && i < config->servers_n; i++)

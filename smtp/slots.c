@@ -144,10 +144,28 @@ void slot_leaving(struct conn *c)
 void slot_idle(struct conn *c)
 {
 	struct hop *h = c->hop;
+	if (c->generation != h->agent->proc.generation && !h->turned) {
+		conn_say_quit(c);
+		return;
+	}
 	conn_state(c, CONN_IDLE, (h->turned ? TURNED_IDLE_MS : IDLE_MS) / 1000);
 	c->next_idle = h->idle;
 	h->idle = c;
 	slot_next(h);
+}
+
+void slot_new_policy(struct agent *a)
+{
+	for (size_t i = 0; i < HOP_BUCKETS; i++)
+		for (struct hop *h = a->hops[i], *next; h != NULL; h = next) {
+			next = h->next;
+			h->users++; /* while its connections go */
+			while (h->idle != NULL && !h->turned)
+				conn_quit_soon(h->idle);
+			if (!h->resolving)
+				h->fresh_until_ms = 0;
+			hop_release(a, h);
+		}
 }
 
 void slot_remove_idle(struct conn *c)

@@ -28,11 +28,13 @@ enum {
 };
 
 enum { PEER_PIPELINING = 1, PEER_SIZE = 2, PEER_8BITMIME = 4, PEER_CHUNKING = 8, PEER_DSN = 16, PEER_STARTTLS = 32,
-	PEER_SMTPUTF8 = 64, PEER_BINARYMIME = 128 };
+	PEER_SMTPUTF8 = 64, PEER_BINARYMIME = 128, PEER_REQUIRETLS = 256 };
 
 /* A next hop: its addresses, its connections, who waits for either. */
 struct hop {
 	struct agent *agent;
+	enum tls_demand demand;
+	const char *route;       /* nexthop without the demand's prefix */
 	char *nexthop, *domain;  /* the route's text; the section whose parameters hold, "" for the server's */
 	uint32_t server;
 	const struct outbound_params *out; /* of configuration number generation */
@@ -87,7 +89,7 @@ struct job {
 	struct event *race;      /* the next address's turn */
 	char peer[408];
 	char *last_reason;
-	const char *last_status; /* RFC 3463, of last_reason; NULL: 4.4.0 */
+	const char *last_status; /* RFC 3463, of last_reason; NULL: 4.4.0; 5.x.x: it is for good */
 	int64_t began_ms;
 	struct buffer results;   /* the verdict, until it is confirmed */
 	bool sending;            /* its transaction has begun: a stop waits for it */
@@ -138,6 +140,7 @@ struct conn {
 	uint64_t body_at;        /* content bytes put out so far */
 	int64_t messages;
 	bool stepping, closed;   /* closed while its replies are read: freed by the reading loop */
+	uint32_t generation;     /* of the configuration under whose policy it was made */
 	bool slot, leaving;      /* counts among its hop's connections; has said QUIT */
 	struct conn *next_idle, *next_racing;
 };
@@ -201,6 +204,7 @@ void slot_leaving(struct conn *c);       /* it says QUIT: another may begin wher
 void slot_next(struct hop *h);           /* those in line have their turn */
 void slot_idle(struct conn *c);          /* the connection is free for the next message */
 void slot_remove_idle(struct conn *c);
+void slot_new_policy(struct agent *a);   /* a reload: connections and look-ups of before serve no further message */
 /* policy.c: TLS as the route's policy and the host's records want it */
 enum tls_level policy_of(const struct conn *c);
 MUST_CHECK int policy_demand(struct conn *c); /* of the session that is about to begin.  0 or EINVAL */

@@ -42,8 +42,13 @@ static void look_at_line(struct header_walk *w, bool complete)
 {
 	const char *colon = memchr(w->line, ':', w->line_n);
 	if (colon != NULL) {
-		note_name(w, span_trim((struct span){w->line, (size_t)(colon - w->line)}));
+		struct span name = span_trim((struct span){w->line, (size_t)(colon - w->line)}), value = {colon + 1, w->line_n - (size_t)(colon + 1 - w->line)};
+		note_name(w, name);
 		w->named = true;
+		if (!span_case_is(name, "TLS-Required"))
+			return;
+		w->named = complete || w->line_n == sizeof w->line; /* its value matters */
+		w->tls_optional = w->tls_optional || (complete && span_case_is(span_word(&value, " \t\r("), "No"));
 		return;
 	}
 	bool fold = w->line_n > 0 && (w->line[0] == ' ' || w->line[0] == '\t');

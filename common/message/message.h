@@ -17,6 +17,7 @@ struct header_walk {
 	unsigned received; /* how many Received fields: RFC 5321 6.3 */
 	bool done;         /* the empty line, or a line that is no field, has come */
 	bool eight_bit;    /* a byte beyond ASCII anywhere so far, body included */
+	bool tls_optional; /* TLS-Required: No (RFC 8689 5) */
 	/* internal: the start of the present line */
 	char line[24];
 	size_t line_n;

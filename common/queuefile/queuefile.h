@@ -32,6 +32,8 @@ enum envelope_flag {
 	ENV_LOCAL = 16,     /* came through Pickup or sendmail */
 	ENV_REPORT = 32,    /* made by bounce */
 	ENV_HELD = 64,
+	ENV_REQUIRETLS = 128,   /* never without TLS that is verified (RFC 8689) */
+	ENV_TLS_OPTIONAL = 256, /* whatever its recipients publish (RFC 8689 5) */
 };
 enum { RCPT_PLAIN = 16 /* beside dsn_notify bits: an alias led to its own name, it is not looked for again */ };
 struct envelope_rcpt {

@@ -218,7 +218,7 @@ static void put_targets(struct explain *e, const struct lookup *l)
 	char text[400];
 	for (size_t i = 0; i < l->targets_n; i++) {
 		lookup_format_target(&l->targets[i], text);
-		enum tls_level level = policy_level(outbound_of(e->server, e->route.domain), &l->targets[i]);
+		enum tls_level level = policy_level(outbound_of(e->server, e->route.domain), DEMAND_NONE, &l->targets[i]);
 		if (e->json) {
 			buffer_puts(e->out, i == 0 ? "" : ",");
 			buffer_put_json(e->out, span_of(text));
@@ -235,7 +235,7 @@ static void put_levels(struct explain *e, const struct lookup *l)
 	buffer_puts(e->out, e->json ? ",\"targets_tls\":[" : "");
 	for (size_t i = 0; i < l->targets_n && e->json; i++) {
 		buffer_puts(e->out, i == 0 ? "" : ",");
-		buffer_put_json(e->out, span_of(policy_text(policy_level(outbound_of(e->server, e->route.domain), &l->targets[i]))));
+		buffer_put_json(e->out, span_of(policy_text(policy_level(outbound_of(e->server, e->route.domain), DEMAND_NONE, &l->targets[i]))));
 	}
 	buffer_puts(e->out, e->json ? "]" : "");
 }

@@ -1,37 +1,52 @@
 #include "route/route.h"
 
-bool policy_asks_tlsa(const struct outbound_params *p)
+#include <string.h>
+
+static const char *const prefixes[] = {[DEMAND_NONE] = "", [DEMAND_TLS] = "requiretls:", [DEMAND_LESS] = "tlsoptional:"};
+
+const char *demand_prefix(enum tls_demand d)
 {
-	return p->outbound_tls != OUT_TLS_NONE && (p->outbound_dane == DANE_YES || p->outbound_tls == OUT_TLS_DANE_ONLY);
+	return prefixes[d];
 }
 
-/* MISSION C9: what the administrator asks for, raised by what the host publishes. */
-enum tls_level policy_level(const struct outbound_params *p, const struct lookup_target *t)
+enum tls_demand demand_take(struct span *nexthop)
 {
-	bool published = t->tlsa != NULL && policy_asks_tlsa(p);
+	for (enum tls_demand d = DEMAND_TLS; d < DEMAND_COUNT; d++) {
+		size_t n = strlen(prefixes[d]);
+		if (nexthop->n > n && memcmp(nexthop->at, prefixes[d], n) == 0) {
+			*nexthop = span_from(*nexthop, n);
+			return d;
+		}
+	}
+	return DEMAND_NONE;
+}
+
+bool policy_asks_tlsa(const struct outbound_params *p, enum tls_demand demand)
+{
 	if (p->outbound_tls == OUT_TLS_NONE)
-		return LEVEL_NONE;
+		return false;
+	return p->outbound_tls == OUT_TLS_DANE_ONLY || demand == DEMAND_TLS || (p->outbound_dane == DANE_YES && demand != DEMAND_LESS);
+}
+
+/* MISSION C9: what the administrator and the sender ask for, raised by what the host publishes. */
+enum tls_level policy_level(const struct outbound_params *p, enum tls_demand demand, const struct lookup_target *t)
+{
+	bool published = t->tlsa != NULL && policy_asks_tlsa(p, demand);
+	if (p->outbound_tls == OUT_TLS_NONE)
+		return demand == DEMAND_TLS ? LEVEL_REFUSED : LEVEL_NONE;
 	if (published && t->tlsa->usable)
 		return LEVEL_DANE;
-	switch (p->outbound_tls) {
-	case OUT_TLS_DANE_ONLY: return LEVEL_REFUSED;
-	case OUT_TLS_VERIFY: return LEVEL_VERIFY;
-	case OUT_TLS_REQUIRE: return LEVEL_REQUIRE;
-	default: return published ? LEVEL_REQUIRE : LEVEL_OPPORTUNISTIC; /* RFC 7672 2.2: encryption is due, though nothing can be checked */
-	}
+	if (p->outbound_tls == OUT_TLS_DANE_ONLY)
+		return LEVEL_REFUSED;
+	if (p->outbound_tls == OUT_TLS_VERIFY || demand == DEMAND_TLS)
+		return LEVEL_VERIFY;
+	/* RFC 7672 2.2: encryption is due, though nothing can be checked */
+	return p->outbound_tls == OUT_TLS_REQUIRE || published ? LEVEL_REQUIRE : LEVEL_OPPORTUNISTIC;
 }
 
 const char *policy_text(enum tls_level level)
 {
 	static const char *const texts[] = {[LEVEL_NONE] = "none", [LEVEL_OPPORTUNISTIC] = "opportunistic", [LEVEL_REQUIRE] = "required", [LEVEL_VERIFY] = "verified by its certificate",
-		[LEVEL_DANE] = "verified by DANE", [LEVEL_REFUSED] = "dane-only, and there is no usable TLSA record"};
+		[LEVEL_DANE] = "verified by DANE", [LEVEL_REFUSED] = "dane-only, and there is no usable TLSA record; or the message requires TLS, and outbound_tls = none"};
 	return texts[level];
-}
-
-bool policy_needs_ca(const struct server *s)
-{
-	bool needed = s->p.out.outbound_tls == OUT_TLS_VERIFY;
-	for (size_t i = 0; i < s->domains_n && !needed; i++)
-		needed = s->domains[i].p.out.outbound_tls == OUT_TLS_VERIFY;
-	return needed;
 }

@@ -49,10 +49,18 @@ enum tls_level {
 	LEVEL_DANE,          /* with one that its TLSA records name (RFC 7672) */
 	LEVEL_REFUSED,       /* none would do: dane-only without records of use */
 };
-enum tls_level policy_level(const struct outbound_params *p, const struct lookup_target *t);
-bool policy_asks_tlsa(const struct outbound_params *p); /* do TLSA records matter? */
+/* What a message asks for on its way (RFC 8689): it makes destinations of their own, whose text begins with the prefix. */
+enum tls_demand {
+	DEMAND_NONE,
+	DEMAND_TLS,  /* REQUIRETLS */
+	DEMAND_LESS, /* TLS-Required: No: what hosts publish does not matter */
+	DEMAND_COUNT
+};
+const char *demand_prefix(enum tls_demand d);
+enum tls_demand demand_take(struct span *nexthop); /* takes the prefix off */
+enum tls_level policy_level(const struct outbound_params *p, enum tls_demand demand, const struct lookup_target *t);
+bool policy_asks_tlsa(const struct outbound_params *p, enum tls_demand demand); /* do TLSA records matter? */
 const char *policy_text(enum tls_level level);
-bool policy_needs_ca(const struct server *s); /* does it verify anybody by outbound_tls_ca_file? */
 /* One text for a route: "NEXTHOPS" or "NEXTHOPS;FALLBACK".  Equal texts and sections are one destination. */
 void route_put_text(struct buffer *b, const struct route *r);
 

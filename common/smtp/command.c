@@ -113,6 +113,9 @@ static enum reply mail_param(struct span key, struct span value, unsigned *seen,
 		good = once(seen, 2) && take_body(value, &m->body);
 	} else if (span_case_is(key, "SMTPUTF8")) {
 		good = once(seen, 4) && value.n == 0;
+	} else if (span_case_is(key, "REQUIRETLS")) { /* RFC 8689 3 */
+		good = once(seen, 64) && value.n == 0;
+		m->requiretls = true;
 	} else if (span_case_is(key, "RET")) {
 		m->ret = span_case_is(value, "FULL") ? RET_FULL : RET_HDRS;
 		good = once(seen, 8) && (m->ret == RET_FULL || span_case_is(value, "HDRS"));

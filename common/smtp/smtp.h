@@ -79,7 +79,7 @@ struct mail_args {
 	struct address sender;
 	uint64_t size; /* RFC 1870; 0: not said */
 	enum body_type body;
-	bool smtputf8;
+	bool smtputf8, requiretls;
 	enum dsn_ret ret;
 	struct span envid; /* xtext as given */
 };

@@ -35,6 +35,11 @@ static bool tls_is_offered(const struct session *s)
 	return s->ssl == NULL && s->worker->servers[s->server].tls != NULL;
 }
 
+static bool has_tls(const struct session *s)
+{
+	return s->ssl != NULL;
+}
+
 static bool has_etrn(const struct session *s)
 {
 	const struct server *server = &s->worker->proc.config.servers[s->server];
@@ -52,6 +57,7 @@ static const struct { const char *word; bool (*offered)(const struct session *);
 	{"BINARYMIME", always},          /* RFC 3030 */
 	{"DSN", always},                 /* RFC 3461 */
 	{"SMTPUTF8", always},            /* RFC 6531 */
+	{"REQUIRETLS", has_tls},         /* RFC 8689 */
 	{"ETRN", has_etrn},              /* RFC 1985 */
 	{"ATRN", turn_is_offered},       /* RFC 2645 */
 	{"STARTTLS", tls_is_offered},    /* RFC 3207 */

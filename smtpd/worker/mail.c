@@ -39,6 +39,8 @@ enum reply mail_begin(struct session *s, struct span args)
 	enum reply r = mail_args_parse(args, &m);
 	if (r != REPLY_MAIL_OK)
 		return r;
+	if (m.requiretls && s->ssl == NULL) /* not offered there (RFC 8689 2 (4)) */
+		return REPLY_PARAM_UNKNOWN;
 	if (p->message_size_limit != PARAM_UNLIMITED && m.size > (uint64_t)p->message_size_limit)
 		return REPLY_TOO_BIG;
 	if (s->worker->content_bytes >= (uint64_t)p->session_memory)

@@ -101,7 +101,8 @@ static void build_envelope(const struct session *s, struct buffer *out)
 		.size = submit_size(t), .envid = t->mail.envid, .client = span_of(s->address), .helo = span_of(s->helo),
 		.protocol = span_of(s->esmtp ? "ESMTP" : "SMTP"), .login = span_of(session_has_login(s) ? s->login->name : ""), .rcpts = t->rcpts, .rcpts_n = t->rcpts_n};
 	e.flags = (t->walk.eight_bit ? ENV_8BIT : 0u) | (t->mail.smtputf8 ? ENV_UTF8 : 0u) |
-		(t->mail.body == BODY_BINARYMIME ? ENV_BINARY : 0u) | (t->in_file ? ENV_BODY_FILE : 0u) | (t->hold || s->hold ? ENV_HELD : 0u);
+		(t->mail.body == BODY_BINARYMIME ? ENV_BINARY : 0u) | (t->in_file ? ENV_BODY_FILE : 0u) | (t->hold || s->hold ? ENV_HELD : 0u) |
+		(t->mail.requiretls ? ENV_REQUIRETLS : t->walk.tls_optional ? ENV_TLS_OPTIONAL : 0u);
 	buffer_clear(out);
 	envelope_put(out, &e);
 }

@@ -8,6 +8,7 @@ import unittest
 from certs import Authority, openssl, tlsa
 from horn import TMP, Horn, Sink, free_port, wait_for
 from nsd import Zone
+from test_keys import session
 
 TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
 
@@ -195,6 +196,76 @@ class Verify(unittest.TestCase):
                 h.conf("-e", f"outbound_tls_ca_file={self.stranger.crt}")
                 h.run("posthorn", "-c", str(h.dir), "reload")
                 wait_for("the mail", lambda: len(sink.messages) == 2)
+
+
+class RequireTls(Zone):
+    """RFC 8689, to servers whose MX and TLSA records a signed zone names."""
+
+    def setUp(self):
+        self.certs = pathlib.Path(tempfile.mkdtemp(prefix="certs-", dir=TMP))
+        self.addCleanup(shutil.rmtree, self.certs, True)
+        self.sink_port = free_port()
+        self.ca = Authority(self.certs)
+        self.pair = self.ca.leaf("ee", "elsewhere.example")
+        rows = ["$ORIGIN horntest.", "$TTL 60", "@ SOA ns hostmaster 1 3600 600 86400 60", "@ NS ns", "ns A 127.0.0.1"]
+        for i, name in enumerate(("safe", "old", "bare", "wrong")):
+            rows += [f"{name} MX 10 mx-{name}", f"mx-{name} A 127.0.3.{i + 1}"]
+            if name != "bare":
+                rows.append(f"_{self.sink_port}._tcp.mx-{name} TLSA {tlsa(self.ca.crt if name == 'wrong' else self.pair[0], 3, 1, 1)}")
+        self.zone = "\n".join(rows) + "\n"
+        super().setUp()
+        self.serve("zone.signed")
+
+    def horn(self, *server):
+        return Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{self.port}", f"dns_trust_anchor_file={self.anchor}"],
+                    [f"outbound_port={self.sink_port}", "relay_exceptions=127.0.0.1", "outbound_connect_timeout=2s", f"outbound_tls_ca_file={self.ca.crt}", *server])
+
+    def sinks(self):
+        both = ("PIPELINING", "REQUIRETLS")
+        return {"safe": TlsSink("127.0.3.1", self.sink_port, self.pair, extensions=both), "old": TlsSink("127.0.3.2", self.sink_port, self.pair),
+                "bare": TlsSink("127.0.3.3", self.sink_port, self.pair, extensions=both), "wrong": TlsSink("127.0.3.4", self.sink_port, self.pair, extensions=both)}
+
+    def test_a_message_that_requires_it(self):
+        """4.2.1: a verified server that offers it gets it, with the parameter; the others do not."""
+        sinks = self.sinks()
+        try:
+            with self.horn() as h:
+                s = session(h)
+                s.ehlo("x.example")
+                self.assertTrue(s.has_extn("requiretls"))
+                for name in sinks:
+                    s.sendmail("back@local.example", [f"x@{name}.horntest"], TEXT, ["REQUIRETLS"])
+                s.quit()
+                wait_for("the one that may", lambda: sinks["safe"].messages)
+                self.assertTrue(sinks["safe"].messages[0][0].endswith(" REQUIRETLS"))
+                report = wait_for("a report", h.drop)[0].read_bytes()
+                self.assertIn(b"x@old.horntest\r\nAction: failed\r\nStatus: 5.7.30", report) # 5: offered by nobody
+                self.assertNotIn(b"A line.", report) # 5: its header alone
+                waits = wait_for("the others wait", lambda: len(h.messages()) == 2 and h.messages())
+                reasons = {m["recipients"][0]["address"]: m["recipients"][0]["reason"] for m in waits}
+                self.assertIn("hostname mismatch", reasons["x@bare.horntest"]) # nothing published: its name decides
+                self.assertIn("no matching DANE TLSA records", reasons["x@wrong.horntest"])
+                self.assertEqual([len(sinks[n].messages) for n in ("old", "bare", "wrong")], [0, 0, 0])
+        finally:
+            for s in sinks.values():
+                s.close()
+
+    def test_a_message_that_asks_for_less(self):
+        """5: TLS-Required: No sets aside what the recipient's domain publishes, not what the administrator asks for."""
+        sinks = self.sinks()
+        try:
+            with self.horn() as h, h.client() as c:
+                c.send("back@local.example", "x@wrong.horntest", b"TLS-Required: No\r\n" + TEXT)
+                wait_for("it goes", lambda: sinks["wrong"].messages)
+                h.conf("-e", "outbound_tls=verify")
+                h.run("posthorn", "-c", str(h.dir), "reload")
+                c.send("back@local.example", "y@wrong.horntest", b"TLS-required:  no\r\n" + TEXT, ehlo=False)
+                c.send("back@local.example", "z@safe.horntest", b"TLS-Required: Not\r\n" + TEXT, ehlo=False)
+                wait_for("that of no meaning", lambda: sinks["safe"].messages)
+                wait_for("it waits", lambda: [m for m in h.messages() if m["state"] == "deferred"])
+        finally:
+            for s in sinks.values():
+                s.close()
 
 
 if __name__ == "__main__":

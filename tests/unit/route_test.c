@@ -305,13 +305,24 @@ START_TEST(whose_login_goes_where)
 }
 END_TEST
 
-/* MISSION C9, RFC 7672 2.2: the level by what is asked for and what is published; dane = no, none published, unusable, usable. */
-static const struct { int64_t asked; enum tls_level none, no, unusable, usable; } levels[] = {
-	{OUT_TLS_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_REQUIRE, LEVEL_DANE},
-	{OUT_TLS_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE},
-	{OUT_TLS_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_DANE},
-	{OUT_TLS_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_DANE},
-	{OUT_TLS_DANE_ONLY, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE},
+/* MISSION C9, RFC 7672 2.2, RFC 8689: the level by what is asked for, by what the message demands, and by what is published: nothing,
+ * with outbound_dane = no a usable record, unusable ones, a usable one. */
+static const struct { int64_t asked; enum tls_demand demand; enum tls_level none, no, unusable, usable; } levels[] = {
+	{OUT_TLS_OPPORTUNISTIC, DEMAND_NONE, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_REQUIRE, LEVEL_DANE},
+	{OUT_TLS_NONE, DEMAND_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE},
+	{OUT_TLS_REQUIRE, DEMAND_NONE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_DANE},
+	{OUT_TLS_VERIFY, DEMAND_NONE, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_DANE},
+	{OUT_TLS_DANE_ONLY, DEMAND_NONE, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE},
+	{OUT_TLS_OPPORTUNISTIC, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE},
+	{OUT_TLS_NONE, DEMAND_TLS, LEVEL_REFUSED, LEVEL_REFUSED, LEVEL_REFUSED, LEVEL_REFUSED},
+	{OUT_TLS_REQUIRE, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE},
+	{OUT_TLS_VERIFY, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE},
+	{OUT_TLS_DANE_ONLY, DEMAND_TLS, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE},
+	{OUT_TLS_OPPORTUNISTIC, DEMAND_LESS, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC},
+	{OUT_TLS_NONE, DEMAND_LESS, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE},
+	{OUT_TLS_REQUIRE, DEMAND_LESS, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE},
+	{OUT_TLS_VERIFY, DEMAND_LESS, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY},
+	{OUT_TLS_DANE_ONLY, DEMAND_LESS, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE},
 };
 
 START_TEST(each_level_of_tls)
@@ -319,10 +330,24 @@ START_TEST(each_level_of_tls)
 	struct tlsa_set usable = {.users = 9, .usable = true}, odd = {.users = 9};
 	const struct lookup_target none = {.tlsa = NULL}, one = {.tlsa = &usable}, bad = {.tlsa = &odd};
 	const struct outbound_params yes = {.outbound_tls = levels[_i].asked, .outbound_dane = DANE_YES}, no = {.outbound_tls = levels[_i].asked, .outbound_dane = DANE_NO};
-	ck_assert_int_eq(policy_level(&yes, &none), levels[_i].none);
-	ck_assert_int_eq(policy_level(&no, &one), levels[_i].no);
-	ck_assert_int_eq(policy_level(&yes, &bad), levels[_i].unusable);
-	ck_assert_int_eq(policy_level(&yes, &one), levels[_i].usable);
+	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &none), levels[_i].none);
+	ck_assert_int_eq(policy_level(&no, levels[_i].demand, &one), levels[_i].no);
+	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &bad), levels[_i].unusable);
+	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &one), levels[_i].usable);
+}
+END_TEST
+
+START_TEST(a_demand_is_the_beginning_of_its_destination)
+{
+	for (enum tls_demand d = DEMAND_NONE; d < DEMAND_COUNT; d++) {
+		char text[60];
+		(void)snprintf(text, sizeof text, "%s%s", demand_prefix(d), "a.example");
+		struct span s = span_of(text);
+		ck_assert_int_eq(demand_take(&s), d);
+		ck_assert(span_is(s, "a.example"));
+	}
+	struct span bare = SPAN_LIT("requiretls:");
+	ck_assert_int_eq(demand_take(&bare), DEMAND_NONE);
 }
 END_TEST
 
@@ -335,6 +360,7 @@ Suite *suite_route(void)
 	tcase_add_loop_test(t, the_matrix_of_relaying, 0, MATRIX);
 	tcase_add_loop_test(t, each_rule_of_relaying_by_name, 0, (int)COUNT_OF(named_clients));
 	tcase_add_loop_test(t, who_may_take_mail, 0, (int)COUNT_OF(takers));
+	tcase_add_test(t, a_demand_is_the_beginning_of_its_destination);
 	tcase_add_loop_test(t, each_level_of_tls, 0, (int)COUNT_OF(levels));
 	tcase_add_loop_test(t, whose_login_goes_where, 0, (int)COUNT_OF(hops));
 	tcase_add_loop_test(t, each_own_domain, 0, (int)COUNT_OF(own_domains));
