@@ -3,6 +3,7 @@
 #define SMTP_SMTP_H
 
 #include "base/base.h"
+#include <sys/socket.h>
 
 /* A mailbox of RFC 5321 4.1.2, known to be well formed.  Spans point into the parsed text. */
 struct address {
@@ -108,6 +109,14 @@ void data_decoder_init(struct data_decoder *d, bool normalize);
 size_t data_decode(struct data_decoder *d, struct span in, struct buffer *out);
 /* Dot-stuffs content; *line_start carries the state from piece to piece (true at the start). */
 void data_encode(struct buffer *out, struct span content, bool *line_start);
+
+/* ---- the PROXY protocol ---- */
+struct proxy_client {
+	struct sockaddr_storage addr;
+	socklen_t addr_n; /* 0: the proxy says nothing of its client */
+};
+/* The header at the front of in.  0: *used bytes are it; EAGAIN: more is needed; EBADMSG: it is none. */
+MUST_CHECK int proxy_parse(struct span in, struct proxy_client *out, size_t *used);
 
 /* ---- replies of a peer ---- */
 struct peer_reply {

@@ -13,8 +13,9 @@ const char *tls_error_text(void)
 
 /* Neither a key exchange without forward secrecy nor one that keyd would have to decrypt for. */
 static const char *const cipher_lists[] = {
-	[CIPHERS_HIGH] = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES256:ECDHE+AES128:!aNULL", [CIPHERS_MODERN] = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
+	[CIPHERS_HIGH] = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES256:ECDHE+AES128:!AESCCM8:!AESCCM:!aNULL", [CIPHERS_MODERN] = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
 };
+static const char group_list[] = "X25519:P-256:X448:P-384:P-521"; /* those that keyd signs for; finite fields are weaker or dearer */
 static const char signature_list[] = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"
 	"RSA+SHA256:RSA+SHA384:RSA+SHA512";
 
@@ -47,7 +48,7 @@ SSL_CTX *tls_context(const SSL_METHOD *method, const struct tls_levels *levels, 
 	ERR_clear_error();
 	SSL_CTX *c = SSL_CTX_new(method);
 	bool good = c != NULL && SSL_CTX_set_min_proto_version(c, levels->minimum == 1 ? TLS1_3_VERSION : TLS1_2_VERSION) == 1 &&
-		set_ciphers(c, levels) && SSL_CTX_set1_sigalgs_list(c, signature_list) == 1;
+		set_ciphers(c, levels) && SSL_CTX_set1_groups_list(c, group_list) == 1 && SSL_CTX_set1_sigalgs_list(c, signature_list) == 1;
 	if (!good) {
 		complain(why, "tls", 0, "%s", tls_error_text());
 		SSL_CTX_free(c);

@@ -94,7 +94,7 @@ static bool is_counted(const struct front_server *s, const struct server_params 
 	return false;
 }
 
-static void admit(struct front *f, int fd, const struct front_listener *l, const struct sockaddr *sa, socklen_t n)
+void front_admit(struct front *f, int fd, const struct front_listener *l, const struct sockaddr *sa, socklen_t n)
 {
 	uint32_t server = l->server;
 	const struct server_params *p = &f->proc.config.servers[server].p;
@@ -147,7 +147,10 @@ void front_accept(struct front *f, int listen_fd, const struct front_listener *l
 				LOG(&f->proc.log, accept_failed, NO_ID, F("reason", span_of(strerror(errno))));
 			return;
 		}
-		admit(f, fd, l, (struct sockaddr *)&sa, n);
+		if (!client_list_has(&f->servers[l->server].proxies, (struct sockaddr *)&sa))
+			front_admit(f, fd, l, (struct sockaddr *)&sa, n);
+		else if (!proxy_begin(f, fd, l, &sa, n))
+			refuse(f, fd, REPLY_TOO_MANY, (struct sockaddr *)&sa, l->flags, "memory");
 	}
 }
 

@@ -25,7 +25,7 @@ struct client_count {
 enum { CLIENT_BUCKETS = 16384, CLIENTS_IDLE_MOST = 65536 };
 
 struct front_server {
-	struct client_list trusted, access;
+	struct client_list trusted, access, proxies;
 	struct rate rates[RATE_KINDS];
 	uint64_t sessions;
 };
@@ -65,15 +65,19 @@ struct front {
 	int64_t forgot_ms;              /* when it was last said that clients are forgotten too early */
 	struct event *report, *open;
 	struct hash_secret secret;      /* of clients' buckets: who chooses addresses can't choose buckets */
+	size_t proxied_n;               /* connections whose PROXY header is awaited */
 	bool report_due, stopping, is_open;
 };
 
+void front_admit(struct front *f, int fd, const struct front_listener *l, const struct sockaddr *sa, socklen_t n); /* fd is its own from now on */
 void front_accept(struct front *f, int listen_fd, const struct front_listener *l);
 void front_end_session(struct front *f, uint32_t number);
 void front_take_held(struct front *f, const struct channel *worker, uint32_t server, uint32_t n);
 void front_end_worker(struct front *f, const struct channel *worker);
 bool front_rate_is_over(struct front *f, uint32_t number, enum rate_kind kind); /* counts the session's client */
 int front_on_client_query(struct channel *c, struct message *m);
+/* proxy.c */
+bool proxy_begin(struct front *f, int fd, const struct front_listener *l, const struct sockaddr_storage *peer, socklen_t n); /* false: no room */
 /* clients.c: whose limits they are: the address as IPv6, of an IPv6 client its /64 */
 void client_key(const struct sockaddr *sa, unsigned char out[16]);
 /* One more session of a client.  NULL: it gets none, *why says it; *limit is the parameter's name. */

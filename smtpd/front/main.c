@@ -1,7 +1,8 @@
 /* front: takes connections for all servers and hands them to workers.
  * User: posthorn-in.
- * May: accept on inherited listeners, write one refusal line into a new connection.
- * Never: read from a connection, open a file, connect. */
+ * May: accept on inherited listeners, write one refusal line into a new connection, read the PROXY header of a front end that
+ * proxy_clients names.
+ * Never: read anything else from a connection, open a file, connect. */
 #include "front.h"
 
 #include <stdlib.h>
@@ -168,6 +169,7 @@ static int read_lists(struct front *f)
 		const struct server_params *p = &f->proc.config.servers[i].p;
 		struct front_server *s = &f->servers[i];
 		if (client_list_replace(&s->trusted, p->trusted_networks) != 0 || client_list_replace(&s->access, p->access_exceptions) != 0 ||
+			client_list_replace(&s->proxies, p->proxy_clients) != 0 ||
 			rate_parse(span_of(p->client_connection_rate), &s->rates[RATE_CONNECTIONS]) != 0 ||
 			rate_parse(span_of(p->client_message_rate), &s->rates[RATE_MESSAGES]) != 0 ||
 			rate_parse(span_of(p->client_recipient_rate), &s->rates[RATE_RECIPIENTS]) != 0)

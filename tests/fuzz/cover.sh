@@ -27,5 +27,6 @@ pickup pickup/draft.c
 convert common/message/convert.c
 rewrite common/message/rewrite.c:put*,take*,address_at,from,kind_of,rewrite*
 alias common/map/alias.c common/map/text.c
+proxy common/smtp/proxy.c
 END
 [ "$bad" = 0 ]

@@ -195,6 +195,14 @@ static void fuzz_config(struct span s)
 	fuzz_config_files(s);
 }
 
+static void fuzz_proxy(struct span s)
+{
+	struct proxy_client c;
+	size_t used;
+	if (proxy_parse(s, &c, &used) == 0 && (used == 0 || used > s.n))
+		abort();
+}
+
 static void fuzz_dns(struct span s)
 {
 	struct buffer b;
@@ -275,7 +283,11 @@ static void fuzz_pickup(struct span s)
 	conf.server.p.listen = "*:25";
 	buffer_init(&d.content, 1 << 22);
 	buffer_init(&d.envelope, 1 << 22);
-	(void)!draft_make(&p, &place, &id, s, 0, &d);
+	struct arena arena = {0};
+	struct envelope e;
+	if (draft_make(&p, &place, &id, s, 0, &d) == 0 && envelope_parse(buffer_span(&d.envelope), &arena, &e) == 0)
+		(void)!draft_screened(&conf.server, &arena, &e, (struct span){"", 0}, &d);
+	arena_free(&arena);
 	buffer_free(&d.content);
 	buffer_free(&d.envelope);
 }
@@ -364,7 +376,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	memcpy(copy, bytes, n);
 	TARGET((struct span){copy, n});
 	free(copy);
-	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite, fuzz_alias};
+	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite, fuzz_alias, fuzz_proxy};
 	(void)unused;
 	return 0;
 }

@@ -1,6 +1,9 @@
 #include "smtp/smtp.h"
 #include "unit.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <stdio.h>
 #include <string.h>
 
@@ -345,10 +348,60 @@ START_TEST(an_enhanced_status_fits_its_code)
 }
 END_TEST
 
+/* The PROXY protocol, 2.1 and 2.2.  outcome: the client and the bytes that are the header, or why there is none. */
+#define V2 "\r\n\r\n\0\r\nQUIT\n"
+static const struct { const char *rule, *bytes; size_t n; const char *outcome; } proxies[] = {
+#define P(rule, bytes, outcome) {rule, bytes, sizeof bytes - 1, outcome}
+	P("TCP4", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 25\r\nEHLO", "192.0.2.1:56324 41"),
+	P("TCP6", "PROXY TCP6 2001:db8::1 2001:db8::2 1 25\r\n", "[2001:db8::1]:1 41"),
+	P("UNKNOWN: whatever follows", "PROXY UNKNOWN what you like\r\nEHLO", "nothing 29"),
+	P("UNKNOWN alone", "PROXY UNKNOWN\r\n", "nothing 15"),
+	P("not whole yet", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 25\r", "more"), P("a first byte", "P", "more"), P("nothing", "", "more"),
+	P("a bare LF", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 25\n", "bad"), P("an IPv6 address as TCP4", "PROXY TCP4 2001:db8::1 2001:db8::2 1 25\r\n", "bad"),
+	P("a port too large", "PROXY TCP4 192.0.2.1 192.0.2.2 65536 25\r\n", "bad"), P("words missing", "PROXY TCP4 192.0.2.1\r\n", "bad"),
+	P("two blanks", "PROXY TCP4  192.0.2.1 192.0.2.2 1 25\r\n", "bad"), P("a word too many", "PROXY TCP4 192.0.2.1 192.0.2.2 1 25 x\r\n", "bad"),
+	P("another family", "PROXY UDP4 192.0.2.1 192.0.2.2 1 25\r\n", "bad"), P("an address with rubbish", "PROXY TCP4 192.0.2.1x 192.0.2.2 1 25\r\n", "bad"),
+	P("107 bytes and no end", "PROXY UNKNOWN 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456", "bad"),
+	P("SMTP", "EHLO x\r\n", "bad"), P("lower case", "proxy TCP4", "bad"),
+	P("2: TCP4", V2 "\x21\x11\0\x0c" "\xc0\0\2\1\xc0\0\2\2\xdc\4\0\x19" "EHLO", "192.0.2.1:56324 28"),
+	P("2: TCP6", V2 "\x21\x21\0\x24" "\x20\1\r\xb8\0\0\0\0\0\0\0\0\0\0\0\1" "\x20\1\r\xb8\0\0\0\0\0\0\0\0\0\0\0\2" "\0\7\0\x19", "[2001:db8::1]:7 52"),
+	P("2: more behind the addresses (TLV)", V2 "\x21\x11\0\x0f" "\xc0\0\2\1\xc0\0\2\2\0\1\0\x19" "\4\0\0", "192.0.2.1:1 31"),
+	P("2: LOCAL", V2 "\x20\0\0\0", "nothing 16"), P("2: a family of no use", V2 "\x21\x31\0\2xx", "nothing 18"),
+	P("2: not whole yet", V2 "\x21\x11\0\x0c\xc0\0\2\1", "more"), P("2: the head not whole", V2 "\x21", "more"), P("2: its beginning", "\r\n\r", "more"),
+	P("2: another version", V2 "\x11\x11\0\x0c" "\xc0\0\2\1\xc0\0\2\2\xdc\4\0\x19", "bad"), P("2: another command", V2 "\x22\x11\0\0", "bad"),
+	P("2: too short for its family", V2 "\x21\x11\0\4\xc0\0\2\1", "bad"), P("2: longer than anybody needs", V2 "\x21\x11\xff\xff", "bad"),
+#undef P
+};
+
+START_TEST(each_rule_of_the_proxy_protocol)
+{
+	struct proxy_client c;
+	struct buffer b;
+	size_t used;
+	buffer_init(&b, 200);
+	int error = proxy_parse((struct span){proxies[_i].bytes, proxies[_i].n}, &c, &used);
+	if (error == EAGAIN || error == EBADMSG)
+		buffer_puts(&b, error == EAGAIN ? "more" : "bad");
+	else if (c.addr_n == 0)
+		buffer_printf(&b, "nothing %zu", used);
+	else {
+		char text[64] = "";
+		const struct sockaddr_in *v4 = (const struct sockaddr_in *)&c.addr;
+		const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&c.addr;
+		bool is4 = c.addr.ss_family == AF_INET;
+		(void)inet_ntop(c.addr.ss_family, is4 ? (const void *)&v4->sin_addr : (const void *)&v6->sin6_addr, text, sizeof text);
+		buffer_printf(&b, is4 ? "%s:%u %zu" : "[%s]:%u %zu", text, ntohs(is4 ? v4->sin_port : v6->sin6_port), used);
+	}
+	ck_assert_msg(strcmp(buffer_cstr(&b), proxies[_i].outcome) == 0, "%s: %s", proxies[_i].rule, buffer_cstr(&b));
+	buffer_free(&b);
+}
+END_TEST
+
 Suite *suite_smtp(void)
 {
 	Suite *s = suite_create("smtp");
 	TCase *t = tcase_create("smtp");
+	tcase_add_loop_test(t, each_rule_of_the_proxy_protocol, 0, (int)COUNT_OF(proxies));
 	tcase_add_loop_test(t, address_syntax_is_that_of_rfc_5321, 0, (int)COUNT_OF(addresses));
 	tcase_add_test(t, local_part_and_path_have_their_limits);
 	tcase_add_test(t, a_source_route_is_dropped);
