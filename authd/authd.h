@@ -69,7 +69,7 @@ struct outward_password;
 struct authd {
 	struct process proc;
 	struct auth_server *servers;
-	struct channel *front, *workers;
+	struct channel *front, *workers, *pamd;
 	struct login *logins, *turns, **turns_end;
 	size_t logins_n;
 	uint64_t numbers;
@@ -107,6 +107,13 @@ void login_accept(struct login *l);                  /* ends l, as the next two 
 void login_refuse(struct login *l, const char *why);
 void login_failed(struct login *l);                  /* it can't be told now */
 void login_put_client(const struct login *l, struct buffer *b);
+/* pam.c */
+bool pam_is(const struct authd *a, size_t server);
+uint32_t pam_offers(const struct authd *a);
+void pam_ask(struct login *l, const char *password); /* within a step of libgsasl */
+bool pam_waits(struct login *l);                     /* after it; may end l */
+int pam_on_answer(struct channel *c, struct message *m);
+void pam_gone(struct authd *a);
 /* dovecot.c */
 int dovecot_begin(struct authd *a);
 uint32_t dovecot_offers(const struct authd *a, size_t server);

@@ -248,6 +248,10 @@ static void go_on(struct login *l)
 		return;
 	}
 	int r = sasl_step(l, &out, &n);
+	if (pam_waits(l)) {
+		gsasl_free(out);
+		return;
+	}
 	forget_response(l);
 	l->first = false;
 	l->last = r == GSASL_OK && n > 0;

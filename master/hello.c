@@ -118,7 +118,7 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 			give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "maildrop");
 		}
 		break;
-	case R_MASTER: case R_SMTPD: case R_KEYD: case R_MOVER: case R_SMTP: case R_DROP:
+	case R_MASTER: case R_SMTPD: case R_KEYD: case R_PAMD: case R_MOVER: case R_SMTP: case R_DROP:
 	case R_BOUNCE: case R_CONFIG: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_ANY:
 		give_dirs(g, m, c);
 		break;

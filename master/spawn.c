@@ -232,6 +232,8 @@ int master_spawn_all(struct master *m, struct complaint *why)
 		error = add_child(m, shared[i], NO_SERVER, why);
 	if (error == 0 && config_uses_maps(&m->config))
 		error = master_spawn_maps(m, why);
+	if (error == 0 && config_uses_pam(&m->config))
+		error = add_child(m, R_PAMD, NO_SERVER, why);
 	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
 		error = add_queue(m, i, why);
 	if (error == 0 && config_runs_deliveries(&m->config))

@@ -14,6 +14,8 @@ fi
 ln -sf ../sbin/sendmail "$root$prefix/bin/mailq"
 ln -sf ../sbin/sendmail "$root$prefix/bin/newaliases"
 install -m 755 "$build"/libexec/* "$root$libexec/"
+install -d "$root$etc/pam.d"
+install -m 644 conf/posthorn.pam "$root$etc/pam.d/posthorn"
 install -m 644 conf/posthorn.sysusers "$root$prefix/lib/sysusers.d/posthorn.conf"
 for page in "$build"/man/*; do
     install -m 644 "$page" "$root$prefix/share/man/man${page##*.}/"

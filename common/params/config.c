@@ -443,6 +443,14 @@ bool config_uses_maps(const struct config *c)
 	return asks;
 }
 
+bool config_uses_pam(const struct config *c)
+{
+	bool any = false;
+	for (size_t i = 0; i < c->servers_n; i++)
+		any = any || strcmp(c->servers[i].p.auth_backend, "pam") == 0;
+	return any;
+}
+
 bool config_uses_unix_lmtp(const struct config *c)
 {
 	return delivers_somewhere(c, uses_unix_lmtp);

@@ -204,7 +204,7 @@ static const char *credentials_fault(const struct outbound_params *p, const stru
 static bool backend_is_valid(const char *text)
 {
 	struct span path = span_of(text), kind = span_until(&path, ':');
-	return strcmp(text, "file") == 0 || (span_is(kind, "dovecot") && path.n > 1 && path.n < UNIX_PATH_MOST && path.at[0] == '/');
+	return strcmp(text, "file") == 0 || strcmp(text, "pam") == 0 || (span_is(kind, "dovecot") && path.n > 1 && path.n < UNIX_PATH_MOST && path.at[0] == '/');
 }
 
 static int check_domain(const struct server *s, struct domain *d, struct complaint *why)
@@ -248,7 +248,7 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 	}
 	const char *fault = credentials_fault(&s->p.out, s->settings, NULL);
 	if (fault == NULL && !backend_is_valid(s->p.auth_backend))
-		fault = "auth_backend: write file, or dovecot:/SOCKET";
+		fault = "auth_backend: write file, pam or dovecot:/SOCKET";
 	if (fault != NULL) {
 		complain(why, file, 0, "%s", fault);
 		return EINVAL;

@@ -1,6 +1,7 @@
 """Logins (RFC 4954): by real clients, and what those get who have none."""
 import base64
 import os
+import pathlib
 import re
 import signal
 import smtplib
@@ -304,7 +305,52 @@ class AtDovecot(unittest.TestCase):
     def test_what_hornconf_refuses(self):
         with Horn() as h:
             for value in ("dovecot", "dovecot:auth", "ldap", "dovecot:/" + "x" * 120):
-                self.assertIn(b"auth_backend: write file, or dovecot:/SOCKET", h.conf("-e", f"auth_backend={value}", check=False).stderr)
+                self.assertIn(b"auth_backend: write file, pam or dovecot:/SOCKET", h.conf("-e", f"auth_backend={value}", check=False).stderr)
+
+
+@unittest.skipIf(os.geteuid() != 0, "makes a PAM service")
+class WithPam(unittest.TestCase):
+    """auth_backend = pam, by a service of this test's own whose module is a script."""
+
+    def setUp(self):
+        self.service = f"posthorn-test-{os.getpid()}"
+        file = pathlib.Path("/etc/pam.d", self.service)
+        self.addCleanup(file.unlink)
+        self.h = Horn(["test_mode=yes"], [*OPEN, "auth_backend=pam", f"auth_pam_service={self.service}", "auth_default_domain=local.example"])
+        script = self.h.root / "check"
+        script.write_text("#!/bin/sh\nword=$(tr -d '\\0')\ncase \"$PAM_USER:$word\" in 'alice:secret word'|'carol@other.example:x') exit 0;; slow:*) echo $$ >%s/slow; sleep 60;; esac\nexit 1\n" % self.h.root)
+        script.chmod(0o755)
+        file.write_text(f"auth [success=1 default=ignore] pam_exec.so expose_authtok quiet {script}\nauth requisite pam_deny.so\nauth required pam_permit.so\naccount required pam_permit.so\n")
+
+    def answer(self, user, word, how="PLAIN"):
+        with self.h.client() as c:
+            c.ask("EHLO c.example")
+            if how == "PLAIN":
+                return c.ask(plain(user, word))
+            c.ask("AUTH LOGIN")
+            c.ask(base64.b64encode(user.encode()).decode())
+            return c.ask(base64.b64encode(word.encode()).decode())
+
+    def test_yes_no_and_not_now(self):
+        with self.h as h:
+            with h.client() as c:
+                self.assertIn("250-AUTH PLAIN LOGIN\n", wait_for("offered", lambda: (said := c.ask("EHLO c.example")) and "AUTH" in said and said))
+            for user, word, how, code in (("alice", "secret word", "PLAIN", "235"), ("Alice@Local.Example", "secret word", "LOGIN", "235"), ("carol@other.example", "x", "PLAIN", "235"),
+                                          ("alice", "wrong", "PLAIN", "535"), ("alice", "", "LOGIN", "535"), ("nobody", "secret word", "LOGIN", "535")):
+                self.assertEqual(self.answer(user, word, how)[:3], code, (user, how))
+            self.assertIn("sasl_username=alice@local.example, status=good", h.log())
+            with h.client() as c: # pamd dies under a login
+                c.ask("EHLO c.example")
+                c.say(plain("slow", "x"))
+                wait_for("its process", (h.root / "slow").exists)
+                os.kill(h.pids("pamd")[0], 9)
+                self.assertTrue(c.hear().startswith("454 4.7.0"))
+            wait_for("another pamd", lambda: self.answer("alice", "secret word").startswith("235"))
+            os.kill(int((h.root / "slow").read_text()), 9)
+            pathlib.Path("/etc/pam.d", self.service).write_text("auth required pam_not_there.so\n")
+            self.assertTrue(self.answer("alice", "secret word").startswith("454 4.7.0"))
+            wait_for("a line", lambda: "pam_failed" in h.log())
+            self.assertNotIn("secret", h.log())
 
 
 class SenderLogins(unittest.TestCase):

@@ -1,0 +1,3 @@
+PROGRAMS += pamd
+SRC_pamd := $(wildcard pamd/*.c)
+LIBS_pamd := -lpam
