@@ -66,7 +66,8 @@ struct dest *dest_get(struct qmgr *q, const struct qmsg *m, size_t i)
 		if (!local && r.domain != NULL && (r.domain->has_own || etrn))
 			domain = span_of(r.domain->name);
 	}
-	const struct turn *turn = etrn ? turn_of(q, a.domain) : NULL;
+	/* whose connection was turned is known by its login, not by a certificate: what requires TLS waits for ETRN (RFC 8689 4.2.1) */
+	const struct turn *turn = etrn && (m->e.flags & ENV_REQUIRETLS) == 0 ? turn_of(q, a.domain) : NULL;
 	if (turn != NULL) {
 		buffer_clear(&text);
 		buffer_printf(&text, "turn:%llu", (unsigned long long)turn->number);

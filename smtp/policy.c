@@ -8,6 +8,18 @@ enum tls_level policy_of(const struct conn *c)
 	return c->hop->turned || c->hop->lmtp ? LEVEL_OPPORTUNISTIC : policy_level(hop_out(c->hop), c->hop->demand, &c->target);
 }
 
+/* Records may be of no use after all, such as a whole certificate that is none: then TLS is due with whomever (RFC 7672 2.2), unless more is
+ * asked for than what is published. */
+static int demand_dane(struct conn *c, const struct tlsa_set *tlsa, const char *const *names, size_t n)
+{
+	int error = tls_demand_dane(c->ssl, tlsa->base, (struct span){tlsa->records, tlsa->n}, names, n);
+	int64_t asked = hop_out(c->hop)->outbound_tls;
+	if (error != ENOENT || asked == OUT_TLS_DANE_ONLY || asked == OUT_TLS_VERIFY || c->hop->demand == DEMAND_TLS)
+		return error;
+	SSL_set_verify(c->ssl, SSL_VERIFY_NONE, NULL);
+	return 0;
+}
+
 /* Whose certificate it must be.  verify: of the next hop's domain or below it, of the host where nobody else can have named it
  * (MISSION C9, RFC 8314 5.2); DANE-TA: RFC 7672 3.2.2. */
 int policy_demand(struct conn *c)
@@ -20,11 +32,7 @@ int policy_demand(struct conn *c)
 	names[n++] = t->domain;
 	switch (policy_of(c)) {
 	case LEVEL_DANE:
-		if (tls_demand_dane(c->ssl, t->tlsa->base, (struct span){t->tlsa->records, t->tlsa->n}, names, n) == 0)
-			return 0;
-		/* none of use after all, such as a whole certificate that is none (RFC 7672 2.2) */
-		SSL_set_verify(c->ssl, SSL_VERIFY_NONE, NULL);
-		return hop_out(c->hop)->outbound_tls == OUT_TLS_DANE_ONLY ? EINVAL : 0;
+		return demand_dane(c, t->tlsa, names, n);
 	case LEVEL_VERIFY:
 		if (strcmp(t->domain, t->name) != 0)
 			names[n++] = below;

@@ -363,7 +363,9 @@ void lookup_answer(struct lookup *l, enum dns_kind kind, const struct dns_said *
 	}
 	if (said->status == DNS_OK && said->owner.n > 0)
 		(void)snprintf(l->owner, sizeof l->owner, "%.*s", SPAN_ARG(said->owner));
-	l->host_secure = l->host_secure && said->secure;
+	/* an answer that is forged or suppressed says nothing: whoever can do that to one family must not get weaker TLS for the other */
+	if (said->status != DNS_BOGUS && said->status != DNS_TEMPFAIL)
+		l->host_secure = l->host_secure && said->secure;
 	l->host_tempfail = l->host_tempfail || said->status == DNS_TEMPFAIL || said->status == DNS_BOGUS;
 	if (l->asking == 0)
 		addresses_known(l);

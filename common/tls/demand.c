@@ -39,7 +39,7 @@ int tls_demand_dane(SSL *ssl, const char *base, struct span records, const char 
 		usable += SSL_dane_tlsa_add(ssl, t.usage, t.selector, t.matching, (const unsigned char *)t.data.at, t.data.n) == 1;
 	ERR_clear_error();
 	SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
-	return usable == 0 ? EINVAL : demand_names(ssl, names, n);
+	return usable == 0 ? ENOENT : demand_names(ssl, names, n);
 }
 
 int tls_trust_file(SSL_CTX *context, const char *path)

@@ -45,7 +45,7 @@ SSL_CTX *tls_server_context(const struct tls_pair *pairs, size_t n, const char *
 /* What a client demands of the other end's certificate, before its handshake; it fails where that is not met.  0 or EINVAL.
  * names: any of them will do; ".example.org" is what is below it; one that is an address is looked for as such. */
 MUST_CHECK int tls_demand_names(SSL *ssl, const char *const *names, size_t n);
-/* By TLSA records as dns_take_tlsa reads them; names as above, for those of usage DANE-TA (RFC 7672 3.2). */
+/* ENOENT: none of them is of use.  By TLSA records as dns_take_tlsa reads them; names as above, for those of usage DANE-TA (RFC 7672 3.2). */
 MUST_CHECK int tls_demand_dane(SSL *ssl, const char *base, struct span records, const char *const *names, size_t n);
 MUST_CHECK int tls_trust_file(SSL_CTX *context, const char *path); /* before the confinement.  0 or ENOENT */
 /* Why a handshake failed: what the certificate lacks, else OpenSSL's error. */

@@ -445,6 +445,10 @@ void worker_end_sessions(struct worker *w)
 		for (struct session *s = w->servers[i].oldest; s != NULL; s = next) {
 			next = s->newer;
 			s->stopping = true;
+			if (s->awaits_keys) { /* nothing has been said to it, and where TLS comes first nothing could be */
+				session_free(s);
+				continue;
+			}
 			if (s->state == ST_COMMITTING || s->state == ST_TURNED) /* its true answer is on the way; smtp ends it */
 				continue;
 			session_reset(s);

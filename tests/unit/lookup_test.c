@@ -30,6 +30,8 @@ static const struct { const char *question, *records; enum dns_status status; } 
 	{"mx aliased.example", "! 10 h7.example", DNS_OK}, {"a h7.example", "! @real7.example 192.0.2.67", DNS_OK}, {"aaaa h7.example", "!", DNS_NODATA}, {"tlsa _25._tcp.real7.example", "! 310", DNS_OK},
 	{"mx aliased-own.example", "! 10 h8.example", DNS_OK}, {"a h8.example", "! @real8.example 192.0.2.68", DNS_OK}, {"aaaa h8.example", "!", DNS_NODATA},
 	{"tlsa _25._tcp.real8.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h8.example", "! 200", DNS_OK},
+	{"mx half-forged.example", "! 10 h9.example", DNS_OK}, {"a h9.example", "! 192.0.2.70", DNS_OK}, {"aaaa h9.example", "", DNS_BOGUS}, {"tlsa _25._tcp.h9.example", "! 311", DNS_OK},
+	{"mx half-silent.example", "! 10 h10.example", DNS_OK}, {"a h10.example", "", DNS_TEMPFAIL}, {"aaaa h10.example", "! 2001:db8::a", DNS_OK}, {"tlsa _25._tcp.h10.example", "! 311", DNS_OK},
 	{"mx nomx.example", "!", DNS_NODATA}, {"a nomx.example", "! 192.0.2.69", DNS_OK}, {"aaaa nomx.example", "!", DNS_NODATA}, {"tlsa _25._tcp.nomx.example", "! 312", DNS_OK},
 };
 
@@ -172,6 +174,8 @@ static const struct { const char *rule, *route, *outcome; bool dane; } safe[] = 
 	{"2.1: records that are not validated are none", "plain-tlsa.example", "none named", true},
 	{"2.2.2: below what the host is an alias of", "aliased.example", "real7.example+47 named", true},
 	{"2.2.2: else below its own name", "aliased-own.example", "h8.example+47 named", true},
+	{"2.2.2: who forges the answer for one family gets no weaker TLS by it", "half-forged.example", "h9.example+39 named", true},
+	{"2.2.2: nor who suppresses it", "half-silent.example", "h10.example+39 named", true},
 	{"2.2.1: validated that there is no MX", "nomx.example", "nomx.example+71 named", true},
 	{"an address has none", "[192.0.2.9]", "none named", true},
 };
