@@ -21,6 +21,15 @@ CONFIGURED = {
     "local_delivery=mailbox": "write drop, maildir, mbox",
     "etrn_clients=example": "write addresses, ADDR/BITS or ADDR/MASK",
     "expiry=5": "5 has no unit: write 5m or s",
+    "tls_certificate_file=mx.crt": "write absolute paths",
+    "tls_certificate_file=/a.crt": "as many keys as certificates, or none of both",
+    "tls_sni=mx.example=/a.crt": "write NAME=/CERTIFICATE:/KEY",
+    "tls_minimum_bits=112": "128",
+    "outbound_tls=dane": "opportunistic none require verify dane-only",
+    "outbound_auth=basic": "needs outbound_user and one outbound_password_file",
+    "auth_backend=ldap": "write file, pam or dovecot:/SOCKET",
+    "proxy_clients=lb.example": "write addresses, ADDR/BITS or ADDR/MASK",
+    "sender_login_map=logins": "write TYPE:FILE with an absolute FILE",
 }
 # text for hornmap build: its words; the table that was there stays
 TABLES = {
