@@ -58,6 +58,7 @@ struct login {
 	unsigned char client[16];      /* as IPv6; the network of an IPv6 client */
 	char name[PASSWD_NAME_MOST + 1 + 256];
 	struct buffer response;
+	char *password;                /* while a table is asked what it is compared with */
 	struct event *delay;
 	enum login_status answer;      /* when the delay is over */
 	struct login *next, *next_turn;
@@ -69,7 +70,7 @@ struct outward_password;
 struct authd {
 	struct process proc;
 	struct auth_server *servers;
-	struct channel *front, *workers, *pamd;
+	struct channel *front, *workers, *pamd, *maps;
 	struct login *logins, *turns, **turns_end;
 	size_t logins_n;
 	uint64_t numbers;
@@ -114,6 +115,14 @@ void pam_ask(struct login *l, const char *password); /* within a step of libgsas
 bool pam_waits(struct login *l);                     /* after it; may end l */
 int pam_on_answer(struct channel *c, struct message *m);
 void pam_gone(struct authd *a);
+/* table.c */
+bool table_is(const struct authd *a, size_t server);
+uint32_t table_offers(const struct authd *a);
+void table_ask(struct login *l, const char *password); /* within a step of libgsasl */
+bool table_waits(struct login *l);                     /* after it; may end l */
+void table_forget(struct login *l);                    /* the password */
+int table_on_answer(struct channel *c, struct message *m);
+void table_linked(struct authd *a);
 /* dovecot.c */
 int dovecot_begin(struct authd *a);
 uint32_t dovecot_offers(const struct authd *a, size_t server);

@@ -45,6 +45,7 @@ static void end_login(struct login *l)
 	if (l->gsasl != NULL)
 		gsasl_finish(l->gsasl);
 	forget_response(l);
+	table_forget(l);
 	free(l);
 	a->logins_n--;
 }
@@ -248,7 +249,7 @@ static void go_on(struct login *l)
 		return;
 	}
 	int r = sasl_step(l, &out, &n);
-	if (pam_waits(l)) {
+	if (pam_is(l->authd, l->server) ? pam_waits(l) : table_is(l->authd, l->server) && table_waits(l)) {
 		gsasl_free(out);
 		return;
 	}

@@ -1,7 +1,7 @@
 /* authd: checks who logs in, and logs in at other servers.
  * User: posthorn-auth.
  * May: read the files of passwords, DIR/servers/NAME.passwd, and be told when they change; read those that master opens for it; talk to
- * front, smtpd, smtp and pamd; with auth_backend = dovecot:SOCKET, to that socket.
+ * front, smtpd, smtp, pamd and maps; with auth_backend = dovecot:SOCKET, to that socket.
  * Never: give out a password, a hash or a key; use the network; write a file. */
 #include "authd.h"
 
@@ -28,6 +28,10 @@ static void peer_gone(struct channel *ch, int reason)
 		outward_agent_gone(a, ch);
 		return;
 	}
+	if (ch == a->maps) {
+		a->maps = NULL; /* its successor is asked */
+		return;
+	}
 	if (ch == a->pamd) {
 		pam_gone(a);
 		return;
@@ -46,7 +50,7 @@ static void peer_gone(struct channel *ch, int reason)
 
 static const struct channel_owner owner = {
 	.handlers = {[MSG_auth_begin] = login_on_begin, [MSG_auth_step] = login_on_step, [MSG_auth_end] = login_on_end, [MSG_client_answer] = login_on_client,
-		[MSG_prove_begin] = outward_on_begin, [MSG_prove_step] = outward_on_step, [MSG_prove_end] = outward_on_end, [MSG_pam_answer] = pam_on_answer},
+		[MSG_prove_begin] = outward_on_begin, [MSG_prove_step] = outward_on_step, [MSG_prove_end] = outward_on_end, [MSG_pam_answer] = pam_on_answer, [MSG_map_answer] = table_on_answer},
 	.gone = peer_gone,
 };
 
@@ -61,6 +65,12 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->pid = pid;
 	if (role == R_SMTP)
 		return;
+	if (role == R_MAPS) {
+		channel_close(a->maps);
+		a->maps = ch;
+		table_linked(a);
+		return;
+	}
 	if (role == R_PAMD) {
 		channel_close(a->pamd);
 		a->pamd = ch;

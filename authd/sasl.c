@@ -83,8 +83,9 @@ static int check_password(struct login *l, Gsasl_session *g)
 	int error = who == NULL ? EINVAL : sasl_take_name(l, who);
 	if (error == 0 && failures_over(l, &limit))
 		return GSASL_AUTHENTICATION_ERROR;
-	if (pam_is(l->authd, l->server) && error == 0 && word != NULL && is_own_name(g)) {
-		pam_ask(l, word);
+	bool pam = pam_is(l->authd, l->server);
+	if ((pam || table_is(l->authd, l->server)) && error == 0 && word != NULL && is_own_name(g)) {
+		(pam ? pam_ask : table_ask)(l, word);
 		return GSASL_AUTHENTICATION_ERROR; /* not yet */
 	}
 	bool good = passwd_verify(error == 0 ? row_of(l) : NULL, span_of(word));

@@ -16,6 +16,8 @@ static uint32_t offered(const struct authd *a, size_t server)
 	bool basic = (a->proc.config.servers[server].p.auth_methods & METHOD_BASIC) != 0;
 	if (a->servers[server].dovecot != NULL)
 		return basic ? dovecot_offers(a, server) : 0;
+	if (table_is(a, server))
+		return basic ? table_offers(a) : 0;
 	if (pam_is(a, server))
 		return basic ? pam_offers(a) : 0;
 	return basic && a->servers[server].file.n > 0 ? BASIC : 0;

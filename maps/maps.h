@@ -78,6 +78,7 @@ void plan_expansion(struct maps *m, struct query *q, const struct address *a, co
 void plan_recipient(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
 void plan_relay(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
 void plan_logins(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
+void plan_secret(struct maps *m, struct query *q, struct span login);
 void plan_client(struct maps *m, struct query *q, struct span address);
 void plan_sender(struct maps *m, struct query *q, struct span address);
 void plan_recipient_access(struct maps *m, struct query *q, struct span address);

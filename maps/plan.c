@@ -145,6 +145,21 @@ void plan_logins(struct maps *m, struct query *q, const struct address *a, const
 	add_maps(m, q, p->sender_login_map, KEYS_ADDRESS, plain_local(q, a), a->domain, local_of(q->server, d)->recipient_delimiter, ANSWER_ADDRESSES, "sender_login_map");
 }
 
+/* The login, then without the domain that every login without one gets. */
+void plan_secret(struct maps *m, struct query *q, struct span login)
+{
+	const struct server_params *p = &q->server->p;
+	const char *at = memrchr(login.at, '@', login.n);
+	struct span spec, texts = span_of(p->auth_map);
+	bool bad;
+	if (!map_spec_next(&texts, &spec, &bad))
+		return;
+	add_map(m, q, spec, login, 0, ANSWER_ADDRESSES, "auth_map");
+	struct span domain = at == NULL ? (struct span){"", 0} : span_from(login, (size_t)(at - login.at) + 1);
+	if (p->auth_default_domain[0] != '\0' && span_case_is(domain, p->auth_default_domain))
+		add_map(m, q, spec, (struct span){login.at, (size_t)(at - login.at)}, 0, ANSWER_ADDRESSES, "auth_map");
+}
+
 /* An alias NAME with an alias owner-NAME is a list: reports go to the owner. */
 void plan_owner(struct maps *m, struct query *q, const struct step *found)
 {

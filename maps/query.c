@@ -174,6 +174,9 @@ static void plan(struct maps *m, struct query *q, struct span asked)
 		if (known)
 			plan_logins(m, q, &a, d);
 		break;
+	case ASK_SECRET:
+		plan_secret(m, q, q->asked);
+		break;
 	case ASK_CLIENT:
 		plan_client(m, q, q->asked);
 		break;
@@ -201,7 +204,8 @@ int query_on_query(struct channel *ch, struct message *msg)
 {
 	HANDLE(ch, msg, map_query, asked);
 	struct maps *m = ch->program;
-	struct query *q = asked.server < m->proc.config.servers_n && asked.question < ASK_COUNT ? calloc(1, sizeof *q) : NULL;
+	bool may = (asked.question == ASK_SECRET) == (ch->peer == R_AUTHD); /* what passwords are compared with is for authd alone, and it needs nothing else */
+	struct query *q = may && asked.server < m->proc.config.servers_n && asked.question < ASK_COUNT ? calloc(1, sizeof *q) : NULL;
 	if (q == NULL)
 		return EBADMSG;
 	*q = (struct query){.channel = ch, .serial = asked.serial,

@@ -96,6 +96,7 @@ enum map_question {
 	ASK_RECIPIENT,  /* does this address of our own exist? */
 	ASK_RELAY,      /* does this address of a remote domain exist? */
 	ASK_LOGINS,     /* which logins may send as this address? */
+	ASK_SECRET,     /* authd alone: what is a login's password compared with? */
 	ASK_CLIENT,     /* what becomes of a client of this address? */
 	ASK_SENDER,     /* what becomes of a sender, and what is it known as? */
 	ASK_RECIPIENT_ACCESS,

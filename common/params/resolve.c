@@ -204,7 +204,17 @@ static const char *credentials_fault(const struct outbound_params *p, const stru
 static bool backend_is_valid(const char *text)
 {
 	struct span path = span_of(text), kind = span_until(&path, ':');
-	return strcmp(text, "file") == 0 || strcmp(text, "pam") == 0 || (span_is(kind, "dovecot") && path.n > 1 && path.n < UNIX_PATH_MOST && path.at[0] == '/');
+	return strcmp(text, "file") == 0 || strcmp(text, "sql") == 0 || strcmp(text, "ldap") == 0 || strcmp(text, "pam") == 0 || (span_is(kind, "dovecot") && path.n > 1 && path.n < UNIX_PATH_MOST && path.at[0] == '/');
+}
+
+static bool map_suits_backend(const struct server *s)
+{
+	const char *type = strcmp(s->p.auth_backend, "sql") == 0 ? "odbc" : strcmp(s->p.auth_backend, "ldap") == 0 ? "ldap" : "";
+	struct span rest = span_of(s->p.auth_map), spec;
+	bool bad;
+	if (!map_spec_next(&rest, &spec, &bad))
+		return type[0] == '\0';
+	return span_is(span_until(&spec, ':'), type) && !map_spec_next(&rest, &spec, &bad);
 }
 
 static int check_domain(const struct server *s, struct domain *d, struct complaint *why)
@@ -248,7 +258,9 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 	}
 	const char *fault = credentials_fault(&s->p.out, s->settings, NULL);
 	if (fault == NULL && !backend_is_valid(s->p.auth_backend))
-		fault = "auth_backend: write file, pam or dovecot:/SOCKET";
+		fault = "auth_backend: write file, pam, sql, ldap or dovecot:/SOCKET";
+	if (fault == NULL && !map_suits_backend(s))
+		fault = "auth_backend = sql needs auth_map = odbc:FILE, ldap needs auth_map = ldap:FILE, and no other has one";
 	if (fault != NULL) {
 		complain(why, file, 0, "%s", fault);
 		return EINVAL;

@@ -53,6 +53,13 @@ def submission(suffix, login, proof):
     return message("submit", span(b"0000000A0" + suffix) + span(proof) + span(envelope(login)) + span(b"Subject: x\r\n\r\n"))
 
 
+QUESTIONS = re.findall(r"^\t(ASK_\w+)", re.search(r"enum map_question \{(.*?)\};", (IPC / "ipc.h").read_text(), re.S)[1], re.M)
+
+
+def question(name, address):
+    return message("map_query", struct.pack("<QII", 1, 0, QUESTIONS.index(name)) + span(address))
+
+
 def turn(login, proof):
     return message("turn", struct.pack("<Q", 1) + span(b"far.example") + span(login) + span(proof) + span(b"192.0.2.1") + struct.pack("<I", 0))
 
@@ -82,7 +89,7 @@ def answer_of(peer):
 
 def run(login, proof, result, wanted="CLEANUP"):
     """As a worker: one word to the role that is wanted, once it is there; what came of it goes to the file result.  For keyd the
-    word is what it shall sign, in the place of login."""
+    word is what it shall sign, in the place of login; for maps the address that it asks about, and in the place of proof the question."""
     control = socket.socket(fileno=3)
     control.setblocking(True)
     packet, fds, _, _ = socket.recv_fds(control, 1 << 20, 16)
@@ -108,6 +115,8 @@ def run(login, proof, result, wanted="CLEANUP"):
                     word = bytearray(turn(login, proof))
                     word[3] = 1 # a descriptor comes with it
                     socket.send_fds(peer, [bytes(word)], [theirs.fileno()])
+                elif wanted == "MAPS":
+                    peer.send(question(proof.decode(), login))
                 elif wanted == "CLEANUP":
                     peer.send(submission(suffix, login, proof))
                 said = signature_of(peer, login) if wanted == "KEYD" else answer_of(peer)

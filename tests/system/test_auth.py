@@ -6,6 +6,7 @@ import re
 import signal
 import smtplib
 import socket
+import sqlite3
 import ssl
 import subprocess
 import time
@@ -304,8 +305,8 @@ class AtDovecot(unittest.TestCase):
 
     def test_what_hornconf_refuses(self):
         with Horn() as h:
-            for value in ("dovecot", "dovecot:auth", "ldap", "dovecot:/" + "x" * 120):
-                self.assertIn(b"auth_backend: write file, pam or dovecot:/SOCKET", h.conf("-e", f"auth_backend={value}", check=False).stderr)
+            for value in ("dovecot", "dovecot:auth", "shadow", "dovecot:/" + "x" * 120):
+                self.assertIn(b"auth_backend: write file, pam, sql, ldap or dovecot:/SOCKET", h.conf("-e", f"auth_backend={value}", check=False).stderr)
 
 
 @unittest.skipIf(os.geteuid() != 0, "makes a PAM service")
@@ -351,6 +352,58 @@ class WithPam(unittest.TestCase):
             self.assertTrue(self.answer("alice", "secret word").startswith("454 4.7.0"))
             wait_for("a line", lambda: "pam_failed" in h.log())
             self.assertNotIn("secret", h.log())
+
+
+class WithTables(unittest.TestCase):
+    """auth_backend = sql: a hash for each login in a database; ldap goes the same way."""
+
+    def test_hashes_in_a_database(self):
+        driver = subprocess.run("find /usr/lib -name 'libsqlite3odbc.so' | head -1", shell=True, capture_output=True, text=True).stdout.strip()
+        self.assertTrue(driver, "libsqliteodbc is missing")
+        h = Horn(["test_mode=yes"], [*OPEN, "auth_default_domain=local.example"])
+        os.chmod(h.root, 0o755)
+        hash_of = lambda word: subprocess.run(["openssl", "passwd", "-6", word], capture_output=True, check=True, text=True).stdout.strip()
+        with sqlite3.connect(h.root / "users.db") as db:
+            db.execute("create table users (login text, secret text)")
+            db.executemany("insert into users values (?, ?)", [("alice", hash_of("secret word")), ("bob@other.example", "{CRYPT}" + hash_of("b")), ("plain", "p"), ("empty", ""), ("old", "abJnggxhB/yWI")])
+        db.close()
+        (h.root / "sql").write_text(f"connection = DRIVER={driver};Database={h.root}/users.db\nquery = SELECT secret FROM users WHERE login = ?\n")
+        os.chmod(h.root / "users.db", 0o644)
+        h.conf("-e", "auth_backend=sql", f"auth_map=odbc:{h.root}/sql")
+        with h:
+            def answer(user, word):
+                with h.client() as c:
+                    c.ask("EHLO c.example")
+                    return c.ask(plain(user, word))[:3]
+            with h.client() as c:
+                wait_for("offered", lambda: "250-AUTH PLAIN LOGIN\n" in c.ask("EHLO c.example"))
+            for user, word, code in (("alice", "secret word", "235"), ("ALICE@local.example", "secret word", "235"), ("bob@other.example", "b", "235"), ("alice", "wrong", "535"),
+                                     ("nobody", "x", "535"), ("plain", "p", "535"), ("empty", "", "535"), ("old", "ab", "535"), ("' OR '1'='1", "x", "535"), ("bob", "b", "535")):
+                self.assertEqual(answer(user, word), code, user)
+            (h.root / "users.db").rename(h.root / "away")
+            h.run("posthorn", "-c", str(h.dir), "reload")
+            wait_for("not now", lambda: answer("alice", "secret word") == "454")
+            (h.root / "away").rename(h.root / "users.db")
+            wait_for("again", lambda: answer("alice", "secret word") == "235")
+            self.assertNotIn("secret word", h.log())
+
+    def test_a_worker_that_was_taken_over_reads_no_hash(self):
+        """maps answers its other questions."""
+        for asked, wanted in (("ASK_SECRET", "closed"), ("ASK_RECIPIENT", "map_answer")):
+            h = Horn()
+            h.conf("-e", "auth_backend=sql", "auth_map=odbc:/nowhere")
+            posthorn, result = impostor.install(h.root, b"alice@local.example", asked.encode(), "MAPS")
+            try:
+                subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, capture_output=True, timeout=60)
+                h.started = True
+                self.assertEqual(wait_for("an outcome", lambda: result.read_text() if result.exists() else None), wanted)
+            finally:
+                h.__exit__(None)
+
+    def test_what_hornconf_refuses(self):
+        with Horn() as h:
+            for settings in (["auth_backend=sql"], ["auth_backend=sql", "auth_map=ldap:/etc/x"], ["auth_map=odbc:/etc/x"], ["auth_backend=ldap", "auth_map=ldap:/etc/x,ldap:/etc/y"]):
+                self.assertIn(b"auth_backend = sql needs auth_map = odbc:FILE", h.conf("-e", *settings, check=False).stderr, settings)
 
 
 class SenderLogins(unittest.TestCase):

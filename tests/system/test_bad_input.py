@@ -27,7 +27,7 @@ CONFIGURED = {
     "tls_minimum_bits=112": "128",
     "outbound_tls=dane": "opportunistic none require verify dane-only",
     "outbound_auth=basic": "needs outbound_user and one outbound_password_file",
-    "auth_backend=ldap": "write file, pam or dovecot:/SOCKET",
+    "auth_backend=shadow": "write file, pam, sql, ldap or dovecot:/SOCKET",
     "proxy_clients=lb.example": "write addresses, ADDR/BITS or ADDR/MASK",
     "sender_login_map=logins": "write TYPE:FILE with an absolute FILE",
 }
