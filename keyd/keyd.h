@@ -25,6 +25,7 @@ struct pair {
 	X509 *certificate;
 	EVP_PKEY *key;
 	unsigned char id[TLS_KEY_ID];
+	bool is_bad;           /* its files were of no use: it only says for whom something is missing */
 	int64_t gone_ms;       /* when it was replaced */
 	struct pair *next;
 };

@@ -73,8 +73,10 @@ int pairs_on_pair(struct channel *c, struct message *m)
 	p->name = strndup(said.name.at, said.name.n);
 	p->file = strndup(said.file.at, said.file.n);
 	const char *fault = p->name == NULL || p->file == NULL ? "no memory" : read_pair(p, m->fds);
-	if (fault != NULL) {
+	if (fault != NULL)
 		LOG(&k->proc.log, tls_unavailable, NO_ID, F("server", span_of(k->proc.config.servers[p->server].name)), F("file", said.file), F("reason", span_of(fault)));
+	p->is_bad = fault != NULL;
+	if (p->name == NULL) {
 		pair_free(p);
 		return 0;
 	}
@@ -83,34 +85,50 @@ int pairs_on_pair(struct channel *c, struct message *m)
 	return 0;
 }
 
-static bool serves(const struct pair *list, uint32_t server, const char *name)
+static bool is_for(const struct pair *one, const struct pair *other)
 {
-	for (; list != NULL; list = list->next)
-		if (list->server == server && strcmp(list->name, name) == 0)
-			return true;
-	return false;
+	return one->server == other->server && strcmp(one->name, other->name) == 0;
 }
 
-/* An unusable file takes nothing away: what clients of that name had stays. */
+/* An unusable file takes nothing away: where one came for a client's name, a kind of key that did not come anew stays. */
+static bool stays(const struct pair *came, const struct pair *old)
+{
+	bool missing = false;
+	for (; came != NULL; came = came->next) {
+		if (!is_for(came, old))
+			continue;
+		missing = missing || came->is_bad;
+		if (!came->is_bad && EVP_PKEY_get_base_id(came->key) == EVP_PKEY_get_base_id(old->key))
+			return false;
+	}
+	return missing;
+}
+
 static void keep_what_has_no_successor(struct keyd *k)
 {
 	const struct pair *came = k->fresh;
-	struct pair **p = &k->pairs;
+	struct pair **p = &k->pairs, *kept = NULL;
 	*k->fresh_end = NULL;
 	while (*p != NULL) {
 		struct pair *one = *p;
-		bool wanted = false;
-		struct pair_files f;
-		for (struct pair_walk w = {0}; server_pair_next(&k->proc.config.servers[one->server], &w, &f);)
-			wanted = wanted || span_is(f.name, one->name);
-		if (!wanted || serves(came, one->server, one->name)) {
+		if (!stays(came, one)) {
 			p = &one->next;
 			continue;
 		}
 		*p = one->next;
-		one->next = k->fresh;
-		k->fresh = one;
+		one->next = kept;
+		kept = one;
 	}
+	for (p = &k->fresh; *p != NULL;) {
+		struct pair *one = *p;
+		if (!one->is_bad) {
+			p = &one->next;
+			continue;
+		}
+		*p = one->next;
+		pair_free(one);
+	}
+	*p = kept;
 }
 
 static void retire(struct keyd *k)

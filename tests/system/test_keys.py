@@ -230,6 +230,33 @@ class Keys(unittest.TestCase):
             done = h.run("posthorn", "-c", str(h.dir), "start", check=False)
             self.assertEqual((done.returncode, b"ec.key" in done.stderr), (66, True), done.stderr)
 
+    def test_a_bad_file_of_one_kind_leaves_both_kinds(self):
+        """What the configuration no longer names goes all the same."""
+        h = Horn()
+        pairs = self.certified(h, "ec", "rsa")
+
+        def served(ciphers):
+            c = context(maximum_version=ssl.TLSVersion.TLSv1_2)
+            c.set_ciphers(ciphers)
+            s = smtplib.SMTP("127.0.0.1", h.port, timeout=60)
+            try:
+                s.starttls(context=c)
+                return subject(s)
+            except (ssl.SSLError, ConnectionError, smtplib.SMTPServerDisconnected):
+                return None
+            finally:
+                s.close()
+        with h:
+            self.assertEqual((served("aECDSA"), served("aRSA")), ("ec", "rsa"))
+            pairs[1][1].write_text("no key\n")
+            self.reload(h)
+            wait_for("a line", lambda: "tls_unavailable" in h.log())
+            self.assertEqual((served("aECDSA"), served("aRSA")), ("ec", "rsa"))
+            h.conf("-e", f"tls_certificate_file={pairs[0][0]}", f"tls_key_file={pairs[0][1]}")
+            self.reload(h)
+            wait_for("one kind", lambda: served("aRSA") is None)
+            self.assertEqual(served("aECDSA"), "ec")
+
     def test_expiry_is_warned_of(self):
         h = Horn()
         self.certified(h, "ec", days=29)
