@@ -105,7 +105,7 @@ static bool run(struct dialog *d, struct span line)
 	case CMD_VRFY: say(REPLY_VRFY); break;
 	case CMD_EXPN: say(REPLY_NOT_IMPLEMENTED); break;
 	case CMD_QUIT: say(REPLY_BYE); return false;
-	case CMD_STARTTLS: case CMD_AUTH: case CMD_BDAT: case CMD_ETRN: case CMD_ATRN: case CMD_COUNT: break;
+	case CMD_STARTTLS: case CMD_AUTH: case CMD_BDAT: case CMD_ETRN: case CMD_ATRN: case CMD_XCLIENT: case CMD_COUNT: break;
 	}
 	return true;
 }

@@ -64,6 +64,7 @@ enum session_flag {
 	SESSION_TLS = 4,          /* it begins with TLS (listen_tls) */
 	SESSION_SUBMISSION = 8,   /* nothing without TLS, no mail without a login (listen_submission) */
 };
+enum client_status { CLIENT_TAKEN, CLIENT_DENIED, CLIENT_OVER, CLIENT_NOT_HERE /* this front end may not say it */ }; /* of session_client_answer */
 /* SASL mechanisms of a login, as bits: of auth_offer, one of auth_begin. */
 #define MECHANISMS(X) X(SCRAM_SHA_256_PLUS, 0, "SCRAM-SHA-256-PLUS") X(SCRAM_SHA_256, 1, "SCRAM-SHA-256") X(PLAIN, 2, "PLAIN") X(LOGIN, 3, "LOGIN")
 enum mechanism {

@@ -128,7 +128,8 @@ void front_admit(struct front *f, int fd, const struct front_listener *l, const 
 		refuse(f, fd, REPLY_TOO_MANY, sa, flags, "memory");
 		return;
 	}
-	f->sessions[number] = (struct front_session){.server = server, .used = true, .trusted = (flags & SESSION_TRUSTED) != 0, .worker = worker, .client = client};
+	f->sessions[number] = (struct front_session){.server = server, .used = true, .trusted = (flags & SESSION_TRUSTED) != 0, .worker = worker, .client = client,
+		.may_xclient = client_list_has(&fs->xclients, sa)};
 	client_key(sa, f->sessions[number].network);
 	fs->sessions++;
 	((struct front_worker *)worker->peer_state)->sessions++;
@@ -194,6 +195,47 @@ void front_end_worker(struct front *f, const struct channel *worker)
 			front_end_session(f, i);
 		}
 	}
+}
+
+/* The session's own client stays the one that may say it. */
+static enum client_status change_client(struct front *f, struct front_session *s, const struct sockaddr *sa, uint32_t *flags)
+{
+	const struct server_params *p = &f->proc.config.servers[s->server].p;
+	struct front_server *fs = &f->servers[s->server];
+	struct client_count *client = NULL;
+	enum reply why;
+	const char *limit;
+	*flags = client_list_has(&fs->trusted, sa) ? SESSION_TRUSTED : 0;
+	if (!s->may_xclient)
+		return CLIENT_NOT_HERE;
+	if (access_is_denied(f, s->server, sa, flags))
+		return CLIENT_DENIED;
+	if ((*flags & SESSION_TRUSTED) == 0 && is_counted(fs, p)) {
+		client = client_enter(f, s->server, sa, &why, &limit);
+		if (client == NULL)
+			return CLIENT_OVER;
+	}
+	client_leave(f, s->client);
+	s->client = client;
+	s->trusted = (*flags & SESSION_TRUSTED) != 0;
+	client_key(sa, s->network);
+	return CLIENT_TAKEN;
+}
+
+int front_on_session_client(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, session_client, said);
+	struct front *f = c->program;
+	struct sockaddr_storage sa = {.ss_family = AF_UNSPEC};
+	struct msg_session_client_answer answer = {.session = said.session, .status = CLIENT_NOT_HERE};
+	if (said.client.n == 0 || said.client.n > sizeof sa)
+		return EBADMSG;
+	memcpy(&sa, said.client.at, said.client.n);
+	bool known = said.session < f->sessions_n && f->sessions[said.session].used && f->sessions[said.session].worker == c;
+	if (known && (sa.ss_family == AF_INET || sa.ss_family == AF_INET6))
+		answer.status = change_client(f, &f->sessions[said.session], (const struct sockaddr *)&sa, &answer.flags);
+	send_session_client_answer(c, answer, -1);
+	return 0;
 }
 
 /* Whose session a worker tells authd of is said here, since a worker may say what it likes. */

@@ -25,7 +25,7 @@ struct client_count {
 enum { CLIENT_BUCKETS = 16384, CLIENTS_IDLE_MOST = 65536 };
 
 struct front_server {
-	struct client_list trusted, access, proxies;
+	struct client_list trusted, access, proxies, xclients;
 	struct rate rates[RATE_KINDS];
 	uint64_t sessions;
 };
@@ -39,7 +39,7 @@ struct front_worker {
 
 struct front_session {
 	uint32_t server;
-	bool used, trusted;
+	bool used, trusted, may_xclient;
 	unsigned char network[16]; /* the client's address as IPv6, of an IPv6 client its /64 */
 	struct channel *worker;
 	struct client_count *client; /* NULL: not counted */
@@ -75,6 +75,7 @@ void front_end_session(struct front *f, uint32_t number);
 void front_take_held(struct front *f, const struct channel *worker, uint32_t server, uint32_t n);
 void front_end_worker(struct front *f, const struct channel *worker);
 bool front_rate_is_over(struct front *f, uint32_t number, enum rate_kind kind); /* counts the session's client */
+int front_on_session_client(struct channel *c, struct message *m);
 int front_on_client_query(struct channel *c, struct message *m);
 /* proxy.c */
 bool proxy_begin(struct front *f, int fd, const struct front_listener *l, const struct sockaddr_storage *peer, socklen_t n); /* false: no room */

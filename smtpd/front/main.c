@@ -111,7 +111,7 @@ static void authd_gone(struct channel *c, int reason)
 
 static const struct channel_owner authd_owner = {.handlers = {[MSG_client_query] = front_on_client_query}, .gone = authd_gone};
 static const struct channel_owner owner = {.handlers = {[MSG_session_closed] = on_session_closed, [MSG_rate_query] = on_rate_query,
-		[MSG_sessions_held] = on_sessions_held}, .gone = worker_gone};
+		[MSG_sessions_held] = on_sessions_held, [MSG_session_client] = front_on_session_client}, .gone = worker_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
@@ -169,7 +169,7 @@ static int read_lists(struct front *f)
 		const struct server_params *p = &f->proc.config.servers[i].p;
 		struct front_server *s = &f->servers[i];
 		if (client_list_replace(&s->trusted, p->trusted_networks) != 0 || client_list_replace(&s->access, p->access_exceptions) != 0 ||
-			client_list_replace(&s->proxies, p->proxy_clients) != 0 ||
+			client_list_replace(&s->proxies, p->proxy_clients) != 0 || client_list_replace(&s->xclients, p->xclient_clients) != 0 ||
 			rate_parse(span_of(p->client_connection_rate), &s->rates[RATE_CONNECTIONS]) != 0 ||
 			rate_parse(span_of(p->client_message_rate), &s->rates[RATE_MESSAGES]) != 0 ||
 			rate_parse(span_of(p->client_recipient_rate), &s->rates[RATE_RECIPIENTS]) != 0)

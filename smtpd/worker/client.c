@@ -249,6 +249,7 @@ void client_front_gone(struct worker *w)
 {
 	while (w->rated != NULL)
 		take_count(w->rated, false);
+	xclient_front_gone(w);
 }
 
 void client_front_new(struct worker *w)
@@ -280,7 +281,7 @@ int client_read_lists(struct worker *w)
 		struct worker_server *ws = &w->servers[i];
 		ws->rates[RATE_CONNECTIONS] = (struct rate){.n = PARAM_UNLIMITED}; /* front's alone */
 		if (client_list_replace(&ws->access, p->access_exceptions) != 0 || client_list_replace(&ws->relay_exceptions, p->relay_exceptions) != 0 ||
-			client_list_replace(&ws->etrn_clients, p->etrn_clients) != 0 || rate_parse(span_of(p->client_message_rate), &ws->rates[RATE_MESSAGES]) != 0 ||
+			client_list_replace(&ws->etrn_clients, p->etrn_clients) != 0 || client_list_replace(&ws->xclients, p->xclient_clients) != 0 || rate_parse(span_of(p->client_message_rate), &ws->rates[RATE_MESSAGES]) != 0 ||
 			rate_parse(span_of(p->client_recipient_rate), &ws->rates[RATE_RECIPIENTS]) != 0)
 			return ENOMEM;
 	}

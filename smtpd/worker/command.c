@@ -57,6 +57,7 @@ static const struct { const char *word; bool (*offered)(const struct session *);
 	{"BINARYMIME", always},          /* RFC 3030 */
 	{"DSN", always},                 /* RFC 3461 */
 	{"SMTPUTF8", always},            /* RFC 6531 */
+	{"XCLIENT ADDR NAME PORT PROTO HELO REVERSE_NAME DESTADDR DESTPORT", xclient_is_offered},
 	{"REQUIRETLS", has_tls},         /* RFC 8689 */
 	{"ETRN", has_etrn},              /* RFC 1985 */
 	{"ATRN", turn_is_offered},       /* RFC 2645 */
@@ -218,6 +219,11 @@ static void cmd_QUIT(struct session *s, struct span args)
 	(void)args;
 	session_reply(s, REPLY_BYE, no_detail);
 	s->quit = true;
+}
+
+static void cmd_XCLIENT(struct session *s, struct span args)
+{
+	xclient_command(s, args);
 }
 
 static handler *const handlers[] = {

@@ -72,7 +72,7 @@ static void peer_gone(struct channel *c, int reason)
 static const struct channel_owner owner = {
 	.handlers = {[MSG_session_open] = on_session_open, [MSG_submitted] = submit_on_submitted,
 		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer,
-		[MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer,
+		[MSG_rate_answer] = client_on_rate, [MSG_session_client_answer] = xclient_on_answer, [MSG_dns_answer] = client_on_answer,
 		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer,
 		[MSG_key_offer] = keys_on_offer, [MSG_key_offers_end] = keys_on_offers_end, [MSG_ticket_keys] = keys_on_tickets, [MSG_signed] = keys_on_signed},
 	.gone = peer_gone,

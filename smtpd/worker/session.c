@@ -74,7 +74,7 @@ static int make_events(struct session *s)
 	return s->readable != NULL && event_add(s->readable, NULL) == 0 ? 0 : ENOMEM;
 }
 
-static void format_client(struct session *s)
+void session_name_client(struct session *s)
 {
 	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&s->client;
 	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&s->client;
@@ -84,13 +84,19 @@ static void format_client(struct session *s)
 		(void)inet_ntop(AF_INET6, &v6->sin6_addr, s->address, sizeof s->address);
 }
 
-void session_greet(struct session *s, bool refused, struct span why)
+void session_put_greeting(struct session *s)
 {
-	char peek[1];
 	struct buffer name;
 	buffer_init(&name, 512);
 	buffer_puts(&name, session_params(s)->fqdn);
 	buffer_puts(&name, " ESMTP Posthorn");
+	reply_put(&s->out, REPLY_GREETING, buffer_span(&name));
+	buffer_free(&name);
+}
+
+void session_greet(struct session *s, bool refused, struct span why)
+{
+	char peek[1];
 	/* RFC 5321 3.1: the client waits for the greeting; who does not is no mail server */
 	if (refused) {
 		session_put(s, REPLY_SCREEN_REJECTED, why);
@@ -99,9 +105,8 @@ void session_greet(struct session *s, bool refused, struct span why)
 		session_reply(s, REPLY_EARLY_TALKER, (struct span){"", 0});
 		s->quit = true;
 	} else {
-		reply_put(&s->out, REPLY_GREETING, buffer_span(&name));
+		session_put_greeting(s);
 	}
-	buffer_free(&name);
 	session_run(s);
 }
 
@@ -157,7 +162,8 @@ void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 	memcpy(&s->client, open->client.at, open->client.n);
 	buffer_init(&s->in, INPUT_LIMIT);
 	buffer_init(&s->out, OUTPUT_LIMIT);
-	format_client(s);
+	session_name_client(s);
+	s->may_xclient = client_list_has(&w->servers[s->server].xclients, (const struct sockaddr *)&s->client);
 	list_append(s);
 	session_arm(s);
 	if (w->sessions_n++ == 0) {
@@ -206,6 +212,7 @@ void session_free(struct session *s)
 	client_forget(s);
 	turn_forget(s);
 	auth_forget(s);
+	xclient_forget(s);
 	keys_forget(s);
 	session_reset(s);
 	list_remove(s);

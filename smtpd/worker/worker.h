@@ -119,6 +119,8 @@ struct session {
 	enum names_for names_for;
 	struct session_turn *turn;   /* NULL: no ATRN */
 	struct session_login *login; /* NULL: AUTH has not begun */
+	struct session_xclient *xclient; /* NULL: front has not been asked */
+	bool may_xclient;        /* who made the connection is in xclient_clients */
 	enum rate_kind rated;
 	struct session *next_rated;
 	struct buffer in, out;
@@ -167,7 +169,7 @@ struct key_context {
 
 struct worker_server {
 	struct channel *cleanup, *mover, *qmgr;
-	struct client_list access, relay_exceptions, etrn_clients;
+	struct client_list access, relay_exceptions, etrn_clients, xclients;
 	struct rate rates[RATE_KINDS];
 	uint32_t mechanisms;           /* that authd has for it */
 	uint32_t held;                 /* sessions that came from earlier fronts */
@@ -188,6 +190,7 @@ struct worker {
 	uint64_t signatures;
 	bool keys_known;               /* keyd has said what there is */
 	struct session_turn *turns;
+	struct session_xclient *xclients; /* for an answer of front */
 	struct session_login *logins;  /* for an answer of authd */
 	unsigned fronts;               /* how many there have been */
 	struct session *rated;         /* for an answer of front */
@@ -220,6 +223,8 @@ void session_greet(struct session *s, bool refused, struct span why);
 void session_open(struct worker *w, const struct msg_session_open *open, int fd);
 void session_let_in(struct session *s);    /* the certificates are known, or not waited for any more; may free s */
 void session_begin(struct session *s);     /* what comes before the greeting, once TLS is there where it comes first; may free s */
+void session_put_greeting(struct session *s);
+void session_name_client(struct session *s); /* by its address, for people */
 void session_welcome(struct session *s);   /* it may connect */
 void session_run(struct session *s);       /* goes on with what is in the input, writes, may free s */
 void session_free(struct session *s);
@@ -282,6 +287,12 @@ int keys_on_offer(struct channel *c, struct message *m);
 int keys_on_offers_end(struct channel *c, struct message *m);
 int keys_on_tickets(struct channel *c, struct message *m);
 int keys_on_signed(struct channel *c, struct message *m);
+/* xclient.c */
+bool xclient_is_offered(const struct session *s);
+void xclient_command(struct session *s, struct span args);
+void xclient_forget(struct session *s);
+int xclient_on_answer(struct channel *c, struct message *m);
+void xclient_front_gone(struct worker *w);
 /* turn.c */
 bool turn_is_offered(const struct session *s);
 void turn_command(struct session *s, struct span args);

@@ -472,6 +472,16 @@ static void run_certificate(struct replay *r, struct span args)
 		replay_fail(r, "the certificate is not used");
 }
 
+/* xclient taken|denied|over|nothere: what front will say to XCLIENT */
+static void run_xclient(struct replay *r, struct span args)
+{
+	static const char *const words[] = {[CLIENT_TAKEN] = "taken", [CLIENT_DENIED] = "denied", [CLIENT_OVER] = "over", [CLIENT_NOT_HERE] = "nothere"};
+	(void)r;
+	for (uint32_t i = 0; i < COUNT_OF(words); i++)
+		if (span_is(args, words[i]))
+			side.client_status = i;
+}
+
 /* keyd unknown (it has not yet said what there is) | holds | signs | refuses | dies | is back | offers nothing */
 static void run_keyd(struct replay *r, struct span args)
 {
@@ -550,7 +560,7 @@ static void run_sessions(struct replay *r, struct span args)
 
 static const struct replay_verb verbs[] = {
 	{"client", run_client}, {"port", run_port}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
-	{"dns", run_dns}, {"front", run_front}, {"authd", run_authd}, {"keyd", run_keyd}, {"starttls-begin", run_starttls_begin}, {"starttls-end", run_starttls_end}, {"starttls-fails", run_starttls_fails}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
+	{"dns", run_dns}, {"front", run_front}, {"authd", run_authd}, {"keyd", run_keyd}, {"xclient", run_xclient}, {"starttls-begin", run_starttls_begin}, {"starttls-end", run_starttls_end}, {"starttls-fails", run_starttls_fails}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
 	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
 };

@@ -35,6 +35,7 @@ struct side {
 	struct buffer parts, content, envelope, body;
 	struct qid id;
 	SSL_CTX *tls;
+	uint32_t client_status, client_flags; /* what front says to XCLIENT */
 	EVP_PKEY *key;                   /* that keyd has */
 	enum { KEYD_SIGNS, KEYD_HOLDS, KEYD_REFUSES } keyd_mood;
 };

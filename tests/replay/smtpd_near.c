@@ -202,6 +202,13 @@ static int on_auth_end(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_session_client(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, session_client, said);
+	send_session_client_answer(c, (struct msg_session_client_answer){.session = said.session, .status = side.client_status, .flags = side.client_flags}, -1);
+	return 0;
+}
+
 static int on_sign(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, sign, s);
@@ -229,7 +236,7 @@ static const struct channel_owner far_owner = {
 		[MSG_body_end] = on_body_end, [MSG_body_drop] = on_body_drop, [MSG_session_closed] = on_session_closed,
 		[MSG_map_query] = on_map_query, [MSG_etrn] = on_etrn, [MSG_dns_query] = on_dns_query, [MSG_rate_query] = on_rate_query,
 		[MSG_auth_begin] = on_auth_begin, [MSG_auth_step] = on_auth_step, [MSG_auth_end] = on_auth_end,
-		[MSG_turn] = on_turn, [MSG_turn_over] = on_turn_over, [MSG_sign] = on_sign},
+		[MSG_turn] = on_turn, [MSG_turn_over] = on_turn_over, [MSG_sign] = on_sign, [MSG_session_client] = on_session_client},
 	.gone = far_gone,
 };
 
@@ -264,7 +271,7 @@ static void near_gone(struct channel *c, int reason)
 static const struct channel_owner near_owner = {
 	.handlers = {[MSG_submitted] = submit_on_submitted, [MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done,
 		[MSG_map_answer] = screen_on_answer, [MSG_rate_answer] = client_on_rate, [MSG_dns_answer] = client_on_answer,
-		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer,
+		[MSG_session_client_answer] = xclient_on_answer, [MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer,
 		[MSG_key_offer] = keys_on_offer, [MSG_key_offers_end] = keys_on_offers_end, [MSG_ticket_keys] = keys_on_tickets, [MSG_signed] = keys_on_signed},
 	.gone = near_gone,
 };

@@ -92,5 +92,29 @@ class Proxy(unittest.TestCase):
             self.assertTrue(c.ask("RCPT TO:<b@elsewhere.example>").startswith("550 5.7.1"))
 
 
+class XClient(unittest.TestCase):
+    def test_limits_and_relaying_go_by_the_address(self):
+        """front counts the client that is named, and believes named front ends alone."""
+        with Sink() as sink, Horn(server=["xclient_clients=127.0.0.2", "relay_exceptions=198.51.100.0/24", "access_exceptions=203.0.113.9", "trusted_networks=", "client_connection_limit=2"], domains=[remote(sink)]) as h:
+            def ask(c, address):
+                c.ask("EHLO proxy.example")
+                return c.ask(f"XCLIENT ADDR={address} NAME=mail.example")
+            held = [Client(h.port, source="127.0.0.2") for _ in range(2)]
+            for c in held:
+                self.assertTrue(ask(c, "192.0.2.77").startswith("220"))
+            for address, code in (("192.0.2.77", "421"), ("203.0.113.9", "554"), ("IPV6:2001:db8::1", "220")):
+                with Client(h.port, source="127.0.0.2") as c: # there is room for it: the two are another's
+                    self.assertTrue(ask(c, address).startswith(code), address)
+            for c in held:
+                c.s.close()
+            with Client(h.port, source="127.0.0.2") as c:
+                ask(c, "198.51.100.7")
+                c.send("a@example.org", "b@sink.example", TEXT)
+                wait_for("the mail", lambda: len(sink.messages) == 1)
+                self.assertIn(b"([198.51.100.7])", sink.messages[0][2])
+            with Client(h.port) as c:
+                self.assertTrue(ask(c, "198.51.100.7").startswith("550 5.7.0"))
+
+
 if __name__ == "__main__":
     unittest.main()
