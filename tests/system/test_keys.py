@@ -285,6 +285,11 @@ class Keys(unittest.TestCase):
             for version in ("-tls1_2", "-tls1_3"):
                 self.assertIn(b"New, TLS", self.resumed(h, version, ["-sess_in", str(h.root / version)]))
 
+    def test_tls_required_from_the_beginning(self):
+        """The first start makes a pair whatever tls is, but for none."""
+        with Horn(server=["tls=require"]) as h:
+            self.assertEqual(session(h).noop()[0], 250)
+
     def test_levels(self):
         """tls_minimum, tls_ciphers, tls_minimum_bits (C8); a reload changes them."""
         def cipher(**settings):
