@@ -59,6 +59,8 @@ def memory(pid):
             if "r" not in rights or "[v" in line:
                 continue
             start, end = (int(x, 16) for x in span.split("-"))
+            if end - start > 1 << 30: # a sanitizer's own
+                continue
             try:
                 mem.seek(start)
                 parts.append(mem.read(end - start))
@@ -138,7 +140,10 @@ class Keys(unittest.TestCase):
         with h:
             sessions = [session(h) for _ in range(6)]
             wanted = forms(ec) + forms(rsa)
-            hits = lambda pid: sum(f in memory(pid) for f in wanted)
+
+            def hits(pid):
+                data = memory(pid)
+                return sum(f in data for f in wanted)
             for role in ("smtpd", "front", "master", "cleanup", "qmgr"):
                 for pid in h.pids(role):
                     self.assertEqual(hits(pid), 0, role)

@@ -90,8 +90,10 @@ class Secrets(unittest.TestCase):
                 os.chmod(h.root / "planted", 0o644)
                 self.assertEqual([f.name for f in self.readable_by_all(h.root) if found(f.read_bytes(), wanted)], ["planted"])
                 with subprocess.Popen(["sleep", "60"], env={**os.environ, "WORD": inside}) as p:
-                    self.assertTrue(found(pathlib.Path(f"/proc/{p.pid}/environ").read_bytes(), wanted))
-                    p.kill()
+                    try: # its environment is there a moment after its exec has begun
+                        wait_for("the planted one", lambda: found(pathlib.Path(f"/proc/{p.pid}/environ").read_bytes(), wanted))
+                    finally:
+                        p.kill()
                 self.assertTrue(found(h.log().encode() + typo.encode("utf-16-le"), wanted))
 
 
