@@ -58,6 +58,8 @@ static void take_mail(struct dialog *d, struct span args)
 {
 	struct mail_args m;
 	enum reply r = mail_args_parse(args, &m);
+	if (r == REPLY_MAIL_OK && m.requiretls) /* there is no TLS here: not offered, and a draft has no place for it */
+		r = REPLY_PARAM_UNKNOWN;
 	if (r == REPLY_MAIL_OK) {
 		put_address(&d->file, "X-Sender", &m.sender);
 		d->utf8 = m.smtputf8;

@@ -221,6 +221,8 @@ class Path(unittest.TestCase):
             self.assertIn(b"\r\n.\r\nafter the dot\r\n", bodies)
             self.assertIn(b"\r\n.x\r\n", bodies)
             self.assertEqual(h.sendmail("nobody here@", input=b"", check=False).returncode, 67)
+            # what is not offered is refused, not taken and forgotten
+            self.assertIn(b"\n555 ", h.sendmail("-bs", input=b"EHLO x\r\nMAIL FROM:<q@example.org> REQUIRETLS\r\nQUIT\r\n").stdout)
 
     def test_starttls_in_and_out(self):
         with Horn(domains=[remote(free_port(), "local.example.net")]) as inner, Horn(domains=[remote(inner.port, "local.example.net")]) as h:
