@@ -45,5 +45,6 @@ int ticket_callback(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIP
 	}
 	if (!set_mac(mac, key) || EVP_CipherInit_ex(cipher, cipher_of_tickets, NULL, key + TICKET_NAME, iv, encrypt) != 1)
 		return -1;
-	return encrypt == 0 && i > 0 ? 2 : 1;
+	/* a ticket of TLS 1.3 is used once (RFC 8446 C.4): who has none left would need a whole handshake every other time */
+	return encrypt == 0 && (i > 0 || SSL_version(ssl) >= TLS1_3_VERSION) ? 2 : 1;
 }

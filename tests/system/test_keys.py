@@ -284,6 +284,9 @@ class Keys(unittest.TestCase):
                 self.assertIn(b"New, TLS", self.resumed(h, version, ["-sess_out", kept, "-ign_eof"]))
                 for _ in range(6):
                     self.assertIn(b"Reused, TLS", self.resumed(h, version, ["-sess_in", kept]))
+            # in TLS 1.3 a client uses a ticket once (RFC 8446 C.4): each resumed session brings the next one
+            self.assertIn(b"Reused, TLS", self.resumed(h, version, ["-sess_in", kept, "-sess_out", kept + ".next", "-ign_eof"]))
+            self.assertIn(b"Reused, TLS", self.resumed(h, version, ["-sess_in", kept + ".next"]))
             old = h.pids("keyd")[0]
             os.kill(old, signal.SIGKILL)
             wait_for("another keyd", lambda: [p for p in h.pids("keyd") if p != old])
