@@ -88,11 +88,13 @@ struct authd {
 int users_watch(struct authd *a);                    /* before the confinement; 0 or errno */
 void users_read(struct authd *a);                    /* those that have changed; tells the workers what is offered */
 void users_tell(struct authd *a);                    /* the log */
+uint32_t users_offered(const struct authd *a, size_t server); /* which mechanisms */
 void users_offer(struct authd *a, struct channel *worker);
 void users_offer_all(struct authd *a, uint32_t server); /* to all workers */
 void users_changed(int fd, short what, void *context);
 int users_read_rates(struct authd *a);
 /* login.c */
+struct login *login_by_number(const struct authd *a, uint64_t number); /* NULL: it is over */
 int login_on_begin(struct channel *c, struct message *m);
 int login_on_step(struct channel *c, struct message *m);
 int login_on_end(struct channel *c, struct message *m);

@@ -109,10 +109,8 @@ static struct login *login_of(const struct dovecot *d, struct span id)
 	uint64_t number = 0;
 	if (parse_u64(id, UINT32_MAX, &number) != 0)
 		return NULL;
-	for (struct login *l = d->authd->logins; l != NULL; l = l->next)
-		if (l->number == number && l->server == d->server && l->wait == WAITS_BACKEND)
-			return l;
-	return NULL;
+	struct login *l = login_by_number(d->authd, number);
+	return l != NULL && l->server == d->server && l->wait == WAITS_BACKEND ? l : NULL;
 }
 
 static void on_fail(struct login *l, struct span words)
@@ -126,7 +124,7 @@ static void on_fail(struct login *l, struct span words)
 	if (temporary)
 		login_failed(l);
 	else
-		login_refuse(l, "dovecot");
+		login_refuse(l, "Dovecot says no");
 }
 
 static void on_ok(struct login *l, struct span words)

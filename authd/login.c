@@ -23,13 +23,6 @@ static void leave_turns(struct login *l)
 		a->turns_end = p;
 }
 
-static void forget_response(struct login *l)
-{
-	if (l->response.at != NULL)
-		explicit_bzero(l->response.at, l->response.n);
-	buffer_free(&l->response);
-}
-
 static void end_login(struct login *l)
 {
 	struct authd *a = l->authd;
@@ -44,10 +37,18 @@ static void end_login(struct login *l)
 		event_free(l->delay);
 	if (l->gsasl != NULL)
 		gsasl_finish(l->gsasl);
-	forget_response(l);
+	buffer_wipe(&l->response);
 	table_forget(l);
 	free(l);
 	a->logins_n--;
+}
+
+struct login *login_by_number(const struct authd *a, uint64_t number)
+{
+	struct login *l = a->logins;
+	while (l != NULL && l->number != number)
+		l = l->next;
+	return l;
 }
 
 static struct login *find(struct authd *a, const struct channel *worker, uint64_t serial)
@@ -130,7 +131,7 @@ static void answer_late(struct login *l, enum login_status status)
 	l->answer = status;
 	l->wait = WAITS_DELAY;
 	l->settled = true;
-	forget_response(l);
+	buffer_wipe(&l->response);
 	if (l->delay != NULL)
 		event_free(l->delay);
 	l->delay = event_new(l->authd->proc.base, -1, 0, on_delay, l);
@@ -197,7 +198,7 @@ void login_wait_for_backend(struct login *l, int seconds)
 {
 	struct timeval tv = {.tv_sec = seconds};
 	l->wait = WAITS_BACKEND;
-	forget_response(l);
+	buffer_wipe(&l->response);
 	if (l->delay != NULL)
 		event_free(l->delay);
 	l->delay = event_new(l->authd->proc.base, -1, 0, on_silence, l);
@@ -253,7 +254,7 @@ static void go_on(struct login *l)
 		gsasl_free(out);
 		return;
 	}
-	forget_response(l);
+	buffer_wipe(&l->response);
 	l->first = false;
 	l->last = r == GSASL_OK && n > 0;
 	if (r == GSASL_NEEDS_MORE || l->last) {
@@ -290,7 +291,9 @@ void login_run(int fd, short what, void *context)
 
 static struct login *make_login(struct authd *a, struct channel *c, const struct msg_auth_begin *m)
 {
-	struct login *l = a->logins_n >= LOGINS_MOST ? NULL : calloc(1, sizeof *l);
+	/* a worker that takes another mechanism than it was offered wants another back end's users */
+	bool may = sasl_word(m->mechanism)[0] != '\0' && (users_offered(a, m->server) & m->mechanism) != 0;
+	struct login *l = !may || a->logins_n >= LOGINS_MOST ? NULL : calloc(1, sizeof *l);
 	if (l == NULL)
 		return NULL;
 	*l = (struct login){.authd = a, .worker = c, .serial = m->serial, .number = ++a->numbers, .server = m->server, .mechanism = m->mechanism,
@@ -331,10 +334,7 @@ int login_on_begin(struct channel *c, struct message *m)
 int login_on_client(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, client_answer, got);
-	struct authd *a = c->program;
-	struct login *l = a->logins;
-	while (l != NULL && l->number != got.serial)
-		l = l->next;
+	struct login *l = login_by_number(c->program, got.serial);
 	if (l == NULL || l->wait != WAITS_FRONT)
 		return 0;
 	l->client_known = got.client.n == sizeof l->client;

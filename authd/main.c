@@ -2,7 +2,8 @@
  * User: posthorn-auth.
  * May: read the files of passwords, DIR/servers/NAME.passwd, and be told when they change; read those that master opens for it; talk to
  * front, smtpd, smtp, pamd and maps; with auth_backend = dovecot:SOCKET, to that socket.
- * Never: give out a password, a hash or a key; use the network; write a file. */
+ * Never: give out a hash or a key, or a password but within the response of PLAIN or LOGIN that another server gets; use the network; write a
+ * file. */
 #include "authd.h"
 
 #include <stdlib.h>

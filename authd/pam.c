@@ -50,15 +50,13 @@ int pam_on_answer(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, pam_answer, said);
 	struct authd *a = c->program;
-	struct login *l = a->logins;
-	while (l != NULL && l->number != said.serial)
-		l = l->next;
+	struct login *l = login_by_number(a, said.serial);
 	if (l == NULL || l->wait != WAITS_BACKEND || !pam_is(a, l->server))
 		return 0;
 	if (said.status == PAM_GOOD)
 		login_accept(l);
 	else if (said.status == PAM_BAD)
-		login_refuse(l, "pam");
+		login_refuse(l, "PAM says no");
 	else
 		login_failed(l);
 	return 0;

@@ -84,11 +84,12 @@ static int check_password(struct login *l, Gsasl_session *g)
 	if (error == 0 && failures_over(l, &limit))
 		return GSASL_AUTHENTICATION_ERROR;
 	bool pam = pam_is(l->authd, l->server);
-	if ((pam || table_is(l->authd, l->server)) && error == 0 && word != NULL && is_own_name(g)) {
+	bool asks = pam || table_is(l->authd, l->server);
+	if (asks && error == 0 && word != NULL && strlen(word) <= PASSWD_WORD_MOST && is_own_name(g)) {
 		(pam ? pam_ask : table_ask)(l, word);
 		return GSASL_AUTHENTICATION_ERROR; /* not yet */
 	}
-	bool good = passwd_verify(error == 0 ? row_of(l) : NULL, span_of(word));
+	bool good = passwd_verify(error == 0 && !asks ? row_of(l) : NULL, span_of(word));
 	return good && is_own_name(g) ? GSASL_OK : GSASL_AUTHENTICATION_ERROR;
 }
 

@@ -67,9 +67,7 @@ int table_on_answer(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, map_answer, said);
 	struct authd *a = c->program;
-	struct login *l = a->logins;
-	while (l != NULL && l->number != said.serial)
-		l = l->next;
+	struct login *l = login_by_number(a, said.serial);
 	if (l == NULL || l->wait != WAITS_BACKEND || l->password == NULL)
 		return 0;
 	if (said.status == ANSWER_FAILED)
@@ -77,7 +75,7 @@ int table_on_answer(struct channel *c, struct message *m)
 	else if (matches(l, said.status == ANSWER_ADDRESSES ? said.value : (struct span){"", 0}))
 		login_accept(l);
 	else
-		login_refuse(l, a->proc.config.servers[l->server].p.auth_backend);
+		login_refuse(l, "auth_map has nobody of that name and password");
 	return 0;
 }
 

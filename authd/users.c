@@ -11,7 +11,7 @@
 enum { BASIC = MECHANISM_SCRAM_SHA_256_PLUS | MECHANISM_SCRAM_SHA_256 | MECHANISM_PLAIN | MECHANISM_LOGIN };
 enum { METHOD_BASIC = 2 }; /* of auth_methods */
 
-static uint32_t offered(const struct authd *a, size_t server)
+uint32_t users_offered(const struct authd *a, size_t server)
 {
 	bool basic = (a->proc.config.servers[server].p.auth_methods & METHOD_BASIC) != 0;
 	if (a->servers[server].dovecot != NULL)
@@ -26,13 +26,13 @@ static uint32_t offered(const struct authd *a, size_t server)
 void users_offer(struct authd *a, struct channel *worker)
 {
 	for (uint32_t i = 0; i < a->proc.config.servers_n; i++)
-		send_auth_offer(worker, (struct msg_auth_offer){.server = i, .mechanisms = offered(a, i)}, -1);
+		send_auth_offer(worker, (struct msg_auth_offer){.server = i, .mechanisms = users_offered(a, i)}, -1);
 }
 
 void users_offer_all(struct authd *a, uint32_t server)
 {
 	for (struct channel *w = a->workers; w != NULL; w = w->next)
-		send_auth_offer(w, (struct msg_auth_offer){.server = server, .mechanisms = offered(a, server)}, -1);
+		send_auth_offer(w, (struct msg_auth_offer){.server = server, .mechanisms = users_offered(a, server)}, -1);
 }
 
 static void take_file(struct authd *a, size_t i, const struct buffer *text, const struct stat *st)
@@ -80,9 +80,7 @@ static void read_one(struct authd *a, size_t i)
 		there = error == 0;
 	}
 	s->is_there = there;
-	if (text.at != NULL)
-		explicit_bzero(text.at, text.n);
-	buffer_free(&text);
+	buffer_wipe(&text);
 }
 
 void users_tell(struct authd *a)
@@ -103,9 +101,9 @@ void users_tell(struct authd *a)
 void users_read(struct authd *a)
 {
 	for (size_t i = 0; i < a->proc.config.servers_n; i++) {
-		uint32_t before = offered(a, i);
+		uint32_t before = users_offered(a, i);
 		read_one(a, i);
-		if (offered(a, i) != before)
+		if (users_offered(a, i) != before)
 			users_offer_all(a, (uint32_t)i);
 	}
 }

@@ -29,15 +29,20 @@ static int read_text(const char *path, struct buffer *text)
 	return read_file_at(AT_FDCWD, path, 128 * 1024, text);
 }
 
-X509 *cert_read_file(const char *path, struct buffer *text, char *fault, size_t size)
+X509 *cert_read_file(const char *path, struct buffer *chain, char *fault, size_t size)
 {
-	int error = read_text(path, text);
-	BIO *bio = error != 0 ? NULL : BIO_new_mem_buf(text->at, (int)text->n);
+	struct buffer text;
+	int error = read_text(path, &text);
+	buffer_init(chain, 256 * 1024);
+	if (error == 0)
+		error = tls_put_chain(chain, buffer_span(&text));
+	buffer_wipe(&text); /* it may have a key */
+	BIO *bio = error != 0 ? NULL : BIO_new_mem_buf(chain->at, (int)chain->n);
 	X509 *crt = bio == NULL ? NULL : tls_read_certificate(bio);
 	BIO_free(bio);
 	ERR_clear_error();
 	if (crt == NULL)
-		(void)snprintf(fault, size, "%s: %s", path, error != 0 ? strerror(error) : "no certificate in PEM");
+		(void)snprintf(fault, size, "%s: %s", path, error != 0 && error != EINVAL ? strerror(error) : "no certificate in PEM");
 	return crt;
 }
 
@@ -46,9 +51,7 @@ EVP_PKEY *cert_read_key(const char *path, char *fault, size_t size)
 	struct buffer text;
 	int error = read_text(path, &text);
 	EVP_PKEY *key = error != 0 ? NULL : tls_read_key(buffer_span(&text));
-	if (text.at != NULL)
-		explicit_bzero(text.at, text.size);
-	buffer_free(&text);
+	buffer_wipe(&text);
 	ERR_clear_error();
 	if (key == NULL)
 		(void)snprintf(fault, size, "%s: %s", path, error != 0 ? strerror(error) : "no key in PEM without a passphrase");
@@ -103,14 +106,6 @@ void cert_free(struct cert *c)
 	c->key = NULL;
 }
 
-static void set_path(const struct cert_request *r, struct span file, const char *tail, char path[PATH_SIZE])
-{
-	if (file.n > 0)
-		(void)snprintf(path, PATH_SIZE, "%.*s", SPAN_ARG(file));
-	else
-		(void)snprintf(path, PATH_SIZE, "%s/state/%s.%s", r->cli.dir, r->server->name, tail);
-}
-
 int cert_each(const struct cert_request *r, int (*take)(void *, const struct cert *), void *context)
 {
 	struct pair_files f;
@@ -118,8 +113,8 @@ int cert_each(const struct cert_request *r, int (*take)(void *, const struct cer
 	for (struct pair_walk w = {0}; status == 0 && server_pair_next(r->server, &w, &f);) {
 		struct cert c = {.days = 0};
 		(void)snprintf(c.name, sizeof c.name, "%.*s", SPAN_ARG(f.name));
-		set_path(r, f.certificate, "crt", c.file);
-		set_path(r, f.key, "key", c.key_file);
+		server_pair_path(r->server, &f, r->cli.dir, "crt", c.file);
+		server_pair_path(r->server, &f, r->cli.dir, "key", c.key_file);
 		read_cert(&c);
 		status = take(context, &c);
 		cert_free(&c);

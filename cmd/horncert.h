@@ -6,7 +6,7 @@
 #include "smtp/smtp.h"
 #include "tls/tls.h"
 
-enum { PATH_SIZE = 1200, NAMES_MOST = 100, EXPIRY_DAYS = 30 };
+enum { PATH_SIZE = PAIR_PATH, NAMES_MOST = 100, EXPIRY_DAYS = 30 };
 
 struct cert_request {
 	struct cli cli;
@@ -35,7 +35,7 @@ int cert_each(const struct cert_request *r, int (*take)(void *context, const str
 bool cert_find(const struct cert_request *r, const EVP_PKEY *key, struct cert *out);
 void cert_free(struct cert *c);
 bool cert_covers(const struct cert *c, const char *name);
-X509 *cert_read_file(const char *path, struct buffer *text, char *fault, size_t size);
+X509 *cert_read_file(const char *path, struct buffer *chain, char *fault, size_t size);
 EVP_PKEY *cert_read_key(const char *path, char *fault, size_t size);
 const char *cert_kind(const EVP_PKEY *key); /* "ec" */
 /* horncert_make.c: acts that write */

@@ -141,8 +141,8 @@ static int put_request(struct cert_request *r, EVP_PKEY *key)
 
 int cert_request(struct cert_request *r)
 {
-	struct cert place;
-	char path[PATH_SIZE + 8];
+	struct cert place = {.days = 0};
+	char path[PATH_SIZE + 8] = "";
 	int status = take_names(r);
 	EVP_PKEY *key = status == 0 && !r->reuse ? new_key(r) : NULL;
 	if (status != 0 || (key == NULL && !r->reuse))

@@ -119,9 +119,7 @@ static int rewrite(struct request *r, struct span line)
 		error = passwd_put_head(&fresh);
 	put_lines(r, line, &fresh);
 	int status = error != 0 || !buffer_ok(&fresh) ? cli_fail(&r->cli, EX_OSERR, "%s", strerror(error != 0 ? error : ENOMEM)) : write_users(r, buffer_span(&fresh));
-	if (fresh.at != NULL)
-		explicit_bzero(fresh.at, fresh.n);
-	buffer_free(&fresh);
+	buffer_wipe(&fresh);
 	return status;
 }
 

@@ -36,21 +36,22 @@ static int read_fd(int fd, struct buffer *out)
 /* What is wrong with it, NULL: nothing. */
 static const char *read_pair(struct pair *p, const int fds[2])
 {
-	struct buffer key;
-	int error = read_fd(fds[0], &p->chain);
+	struct buffer text;
+	int error = read_fd(fds[0], &text);
+	buffer_init(&p->chain, 2 * PEM_MOST);
+	if (error == 0)
+		error = tls_put_chain(&p->chain, buffer_span(&text)); /* many a file has the key as well: workers get certificates */
+	buffer_wipe(&text);
 	BIO *bio = error != 0 ? NULL : BIO_new_mem_buf(p->chain.at, (int)p->chain.n);
-	ERR_clear_error();
 	p->certificate = bio == NULL ? NULL : tls_read_certificate(bio);
 	BIO_free(bio);
-	if (error != 0)
+	if (error != 0 && error != EINVAL)
 		return strerror(error);
 	if (p->certificate == NULL)
 		return "no certificate in PEM";
-	error = read_fd(fds[1], &key);
-	p->key = error != 0 ? NULL : tls_read_key(buffer_span(&key));
-	if (key.at != NULL)
-		explicit_bzero(key.at, key.size);
-	buffer_free(&key);
+	error = read_fd(fds[1], &text);
+	p->key = error != 0 ? NULL : tls_read_key(buffer_span(&text));
+	buffer_wipe(&text);
 	if (error != 0)
 		return strerror(error);
 	if (p->key == NULL)

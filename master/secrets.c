@@ -8,8 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATH_SIZE = 1200 };
-
 /* One walk over all files. */
 struct secret_walk {
 	struct master *m;
@@ -18,13 +16,15 @@ struct secret_walk {
 	struct complaint *why; /* NULL: those that can't are told to the log */
 };
 
-static int open_secret(const struct secret_walk *w, const struct server *s, const char *path, bool is_secret, int *fd, struct complaint *why)
+/* parameter: that names the file. */
+static int open_secret(const struct secret_walk *w, const struct server *s, const char *path, const char *parameter, int *fd, struct complaint *why)
 {
+	bool is_secret = strcmp(parameter, "tls_certificate_file") != 0;
 	struct stat st;
 	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (*fd < 0) {
 		int error = errno;
-		complain(why, path, 0, "cannot open: %s", strerror(error));
+		complain(why, path, 0, "cannot open: %s; server %s needs it: see %s", strerror(error), s->name, parameter);
 		return error;
 	}
 	if (is_secret && w->to != NULL && fstat(*fd, &st) == 0 && (st.st_mode & 07) != 0)
@@ -42,28 +42,20 @@ static int cannot(const struct secret_walk *w, const struct server *s, const cha
 	return w->why == NULL ? 0 : error;
 }
 
-static void path_of(const struct secret_walk *w, const struct server *s, struct span file, const char *tail, char path[PATH_SIZE])
-{
-	if (file.n > 0)
-		(void)snprintf(path, PATH_SIZE, "%.*s", SPAN_ARG(file));
-	else /* the pair that was made at the first start */
-		(void)snprintf(path, PATH_SIZE, "%s/state/%s.%s", w->m->dir, s->name, tail);
-}
-
 /* Of a certificate and its key. */
 static int take_pair(const struct secret_walk *w, uint32_t i, const struct pair_files *f)
 {
 	const struct server *s = &w->config->servers[i];
-	char path[PATH_SIZE];
+	char path[PAIR_PATH];
 	int fds[2];
 	size_t mark;
 	struct complaint why = {0};
-	path_of(w, s, f->key, "key", path);
-	int error = open_secret(w, s, path, true, &fds[1], &why);
+	server_pair_path(s, f, w->m->dir, "key", path);
+	int error = open_secret(w, s, path, f->name.n > 0 ? "tls_sni" : "tls_key_file", &fds[1], &why);
 	if (error != 0)
 		return cannot(w, s, path, &why, error);
-	path_of(w, s, f->certificate, "crt", path);
-	error = open_secret(w, s, path, false, &fds[0], &why);
+	server_pair_path(s, f, w->m->dir, "crt", path);
+	error = open_secret(w, s, path, "tls_certificate_file", &fds[0], &why);
 	if (error != 0 || w->to == NULL) {
 		(void)close(fds[1]);
 		if (error == 0)
@@ -87,7 +79,7 @@ static int take_password(const struct secret_walk *w, uint32_t i, const char *do
 	struct complaint why = {0};
 	if (p->outbound_auth == AUTH_ANONYMOUS)
 		return 0;
-	int error = open_secret(w, s, p->outbound_password_file, true, &fd, &why);
+	int error = open_secret(w, s, p->outbound_password_file, "outbound_password_file", &fd, &why);
 	if (error != 0)
 		return cannot(w, s, p->outbound_password_file, &why, error);
 	if (w->to == NULL) {

@@ -34,8 +34,6 @@ static void keep_reason(struct job *j, const char *what, int code, struct span t
 		(void)snprintf(all, sizeof all, "%s said: %d %.*s (%s)", j->peer, code, SPAN_ARG(text), what);
 	else
 		(void)snprintf(all, sizeof all, "%s: %.*s (%s)", j->peer, SPAN_ARG(text), what);
-	if (j == NULL)
-		return;
 	free(j->last_reason);
 	j->last_reason = span_dup(span_of(all));
 	j->last_status = NULL;
@@ -90,13 +88,20 @@ void dialog_broken(struct conn *c, const char *reason)
 	}
 }
 
-void dialog_next_address(struct conn *c, const char *what)
+/* status: of the mail when no address is left; NULL: the usual one. */
+static void leave_address(struct conn *c, const char *what, int code, struct span text, const char *status)
 {
 	struct job *j = c->job;
-	keep_reason(j, what, c->reply.code, buffer_span(&c->reply.text));
+	keep_reason(j, what, code, text);
+	j->last_status = status;
 	c->job = NULL;
 	conn_say_quit(c);
 	conn_open(j);
+}
+
+void dialog_next_address(struct conn *c, const char *what)
+{
+	leave_address(c, what, c->reply.code, buffer_span(&c->reply.text), NULL);
 }
 
 static void take_extension(struct conn *c, struct span line)
@@ -175,6 +180,12 @@ static bool wants_tls(const struct conn *c)
 	return c->ssl == NULL && !c->hop->turned && level != LEVEL_NONE && (level > LEVEL_OPPORTUNISTIC || clock_mono_ms() >= c->hop->no_tls_until_ms);
 }
 
+/* Of a connection that was turned the configuration alone says it. */
+static enum tls_level level_due(const struct conn *c)
+{
+	return c->hop->turned ? (!c->hop->turned_tls && hop_out(c->hop)->outbound_tls == OUT_TLS_REQUIRE ? LEVEL_REQUIRE : LEVEL_NONE) : policy_of(c);
+}
+
 static void established(struct conn *c)
 {
 	adapt_offers(c);
@@ -182,30 +193,18 @@ static void established(struct conn *c)
 		say(c, CONN_STARTTLS, "STARTTLS", "");
 		return;
 	}
-	if (c->ssl == NULL && !c->hop->turned_tls && (policy_of(c) > LEVEL_OPPORTUNISTIC || (c->hop->turned && hop_out(c->hop)->outbound_tls == OUT_TLS_REQUIRE))) {
-		struct job *j = c->job;
+	enum tls_level due = level_due(c);
+	if (c->ssl == NULL && due > LEVEL_OPPORTUNISTIC) {
 		char what[100];
-		(void)snprintf(what, sizeof what, "TLS %s", policy_text(policy_of(c)));
-		keep_reason(j, what, 0, SPAN_LIT("the peer offers no TLS"));
-		j->last_status = "4.7.5";
-		c->job = NULL;
-		conn_close(c);
-		conn_open(j);
-		return;
-	}
-	if (c->hop->demand == DEMAND_TLS && (c->offers & PEER_REQUIRETLS) == 0) { /* RFC 8689 4.2.1 (4) */
-		struct job *j = c->job;
-		keep_reason(j, "the message requires it", 0, SPAN_LIT("the peer does not offer REQUIRETLS"));
-		j->last_status = "5.7.30";
-		c->job = NULL;
-		conn_say_quit(c);
-		conn_open(j);
-		return;
-	}
-	if (auth_is_due(c))
+		(void)snprintf(what, sizeof what, "TLS %s", policy_text(due));
+		leave_address(c, what, 0, SPAN_LIT("the peer offers no TLS"), "4.7.5");
+	} else if (c->hop->demand == DEMAND_TLS && (c->offers & PEER_REQUIRETLS) == 0) { /* RFC 8689 4.2.1 (4) */
+		leave_address(c, "the message requires it", 0, SPAN_LIT("the peer does not offer REQUIRETLS"), "5.7.30");
+	} else if (auth_is_due(c)) {
 		auth_begin(c);
-	else
+	} else {
 		dialog_established(c);
+	}
 }
 
 void dialog_established(struct conn *c)
@@ -261,8 +260,8 @@ static void step(struct conn *c)
 			start_tls(c);
 			return;
 		}
-		if (code == 421) {
-			dialog_next_address(c, "STARTTLS");
+		if (code == 421 || policy_of(c) > LEVEL_OPPORTUNISTIC) {
+			leave_address(c, "STARTTLS", code, buffer_span(&c->reply.text), policy_of(c) > LEVEL_OPPORTUNISTIC ? "4.7.5" : NULL);
 			return;
 		}
 		c->hop->no_tls_until_ms = clock_mono_ms() + NO_TLS_MS;

@@ -110,15 +110,16 @@ int pair_store_certificate(const char *path, X509 *crt)
 
 static int make_pair(const struct cli *c, const struct server *s)
 {
-	char path[1200];
+	static const struct pair_files own = {{"", 0}, {"", 0}, {"", 0}};
+	char path[PAIR_PATH];
 	const char *name = s->p.fqdn;
 	EVP_PKEY *key = pair_make_key("ec");
 	X509 *crt = key == NULL ? NULL : pair_make_certificate(key, &name, 1, PAIR_DAYS);
 	int error = crt == NULL ? EIO : 0;
-	(void)snprintf(path, sizeof path, "%s/state/%s.key", c->dir, s->name);
+	server_pair_path(s, &own, c->dir, "key", path);
 	if (error == 0)
 		error = pair_store_key(path, key);
-	(void)snprintf(path, sizeof path, "%s/state/%s.crt", c->dir, s->name);
+	server_pair_path(s, &own, c->dir, "crt", path);
 	if (error == 0)
 		error = pair_store_certificate(path, crt);
 	X509_free(crt);

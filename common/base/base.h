@@ -43,6 +43,7 @@ struct buffer {
 };
 
 void buffer_init(struct buffer *b, size_t limit);
+void buffer_wipe(struct buffer *b); /* as buffer_free, of what was a secret */
 void buffer_free(struct buffer *b); /* usable again afterwards, with the same limit */
 void buffer_clear(struct buffer *b);
 bool buffer_ok(const struct buffer *b);

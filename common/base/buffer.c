@@ -16,6 +16,13 @@ void buffer_free(struct buffer *b)
 	buffer_init(b, b->limit);
 }
 
+void buffer_wipe(struct buffer *b)
+{
+	if (b->at != NULL)
+		explicit_bzero(b->at, b->size);
+	buffer_free(b);
+}
+
 void buffer_clear(struct buffer *b)
 {
 	b->n = 0;

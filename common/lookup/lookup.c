@@ -182,10 +182,16 @@ static void take_host(struct lookup *l, struct tlsa_set *tlsa)
 
 /* ---- TLSA: RFC 7672 ---- */
 
+static void tlsa_known(struct lookup *l, const struct dns_said *said);
+
 static bool ask_tlsa(struct lookup *l, const char *base)
 {
+	enum { NAME_MOST = 253 /* RFC 1035 2.3.4, as text */ };
 	char name[300];
-	(void)snprintf(name, sizeof name, "_%u._tcp.%s", port_of(l), base);
+	if (snprintf(name, sizeof name, "_%u._tcp.%s", port_of(l), base) > NAME_MOST) { /* there is no such name */
+		tlsa_known(l, &(struct dns_said){.status = DNS_NXDOMAIN});
+		return true;
+	}
 	l->asking = 1;
 	if (l->ask(l, DNS_TLSA, name))
 		return true;

@@ -52,8 +52,6 @@ int map_read_settings(const char *path, const struct map_setting *known, size_t 
 		complain(why, path, 0, "%s", strerror(error));
 	else
 		error = read_lines(buffer_span(&text), path, known, n, why);
-	if (text.at != NULL)
-		explicit_bzero(text.at, text.size);
-	buffer_free(&text);
+	buffer_wipe(&text);
 	return error;
 }

@@ -2,6 +2,7 @@
 #include "params/params.h"
 #include "smtp/smtp.h"
 
+#include <stdio.h>
 #include <string.h>
 
 bool path_is_plain(struct span s)
@@ -35,4 +36,13 @@ bool server_pair_next(const struct server *s, struct pair_walk *w, struct pair_f
 		return true;
 	}
 	return pairs_next(&w->sni, out, &bad);
+}
+
+void server_pair_path(const struct server *s, const struct pair_files *f, const char *dir, const char *kind, char path[PAIR_PATH])
+{
+	struct span file = strcmp(kind, "key") == 0 ? f->key : f->certificate;
+	if (file.n > 0)
+		(void)snprintf(path, PAIR_PATH, "%.*s", SPAN_ARG(file));
+	else
+		(void)snprintf(path, PAIR_PATH, "%s/state/%s.%s", dir, s->name, kind);
 }

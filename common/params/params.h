@@ -187,6 +187,9 @@ struct pair_files {
 	struct span name, certificate, key; /* name: "" for clients that name none, or one that has no pair */
 };
 bool server_pair_next(const struct server *s, struct pair_walk *w, struct pair_files *out);
+enum { PAIR_PATH = 1200 };
+/* Where its certificate ("crt") or key ("key") is; dir: of the configuration. */
+void server_pair_path(const struct server *s, const struct pair_files *f, const char *dir, const char *kind, char path[PAIR_PATH]);
 /* Each NAME=CERTIFICATE:KEY of a PAIRS text: false at the end or (with *bad) at a bad one. */
 bool path_is_plain(struct span s); /* absolute, and short enough */
 bool pairs_next(struct span *rest, struct pair_files *out, bool *bad);

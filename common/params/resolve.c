@@ -370,12 +370,26 @@ static bool lists_everybody(const char *clients)
 	return all;
 }
 
-static bool config_is_dane_only(const struct server *s)
+static bool asks_tls(const struct server *s, int64_t level)
 {
-	bool found = s->p.out.outbound_tls == OUT_TLS_DANE_ONLY;
+	bool found = s->p.out.outbound_tls == level;
 	for (size_t i = 0; i < s->domains_n && !found; i++)
-		found = s->domains[i].p.out.outbound_tls == OUT_TLS_DANE_ONLY;
+		found = s->domains[i].p.out.outbound_tls == level;
 	return found;
+}
+
+static void warn_of_tls(const struct config *c, const struct server *s, const struct warned *w)
+{
+	char text[1400];
+	if (asks_tls(s, OUT_TLS_DANE_ONLY) && c->service.dns_trust_anchor_file[0] == '\0') {
+		(void)snprintf(text, sizeof text, "server %s: outbound_tls = dane-only and no dns_trust_anchor_file: nothing can be validated, that mail stays", s->name);
+		w->say(w->context, text);
+	}
+	if (asks_tls(s, OUT_TLS_VERIFY) && access(s->p.outbound_tls_ca_file, R_OK) != 0) {
+		(void)snprintf(text, sizeof text, "server %s: outbound_tls = verify, and outbound_tls_ca_file %s: %s: nobody is trusted, that mail stays; the package ca-certificates has the usual ones",
+			s->name, s->p.outbound_tls_ca_file, strerror(errno));
+		w->say(w->context, text);
+	}
 }
 
 void config_warnings(const struct config *c, void (*say)(void *, const char *), void *context)
@@ -398,10 +412,7 @@ void config_warnings(const struct config *c, void (*say)(void *, const char *), 
 			(void)snprintf(text, sizeof text, "server %s: access = deny and no access_exceptions: nobody can connect; name the clients that may", s->name);
 			say(context, text);
 		}
-		if (config_is_dane_only(s) && c->service.dns_trust_anchor_file[0] == '\0') {
-			(void)snprintf(text, sizeof text, "server %s: outbound_tls = dane-only and no dns_trust_anchor_file: nothing can be validated, that mail stays", s->name);
-			say(context, text);
-		}
+		warn_of_tls(c, s, &w);
 		if (s->p.out.recipient_limit < 100) {
 			(void)snprintf(text, sizeof text, "server %s: recipient_limit is below the 100 of RFC 5321 4.5.3.1.8", s->name);
 			say(context, text);

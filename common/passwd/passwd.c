@@ -116,9 +116,7 @@ int passwd_parse(struct span text, struct passwd_file *out, unsigned *line)
 
 void passwd_free(struct passwd_file *f)
 {
-	if (f->text.at != NULL)
-		explicit_bzero(f->text.at, f->text.n);
-	buffer_free(&f->text);
+	buffer_wipe(&f->text);
 	free(f->rows);
 	*f = (struct passwd_file){.text = f->text};
 }

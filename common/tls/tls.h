@@ -68,6 +68,7 @@ const char *tls_error_text(void);
 
 /* chain.c: certificates as PEM.  The owner frees. */
 X509 *tls_read_certificate(BIO *bio); /* NULL: there is none (any more) */
+MUST_CHECK int tls_put_chain(struct buffer *out, struct span pem); /* its certificates, and nothing else that is there.  0, EINVAL: none, ENOMEM */
 EVP_PKEY *tls_read_key(struct span pem);
 MUST_CHECK int tls_key_id(EVP_PKEY *key, unsigned char id[TLS_KEY_ID]); /* 0 or EINVAL */
 

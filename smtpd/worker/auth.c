@@ -106,13 +106,6 @@ static bool decode(struct span text, struct buffer *out)
 	return n >= 0;
 }
 
-static void wipe(struct buffer *b)
-{
-	if (b->at != NULL)
-		explicit_bzero(b->at, b->size);
-	buffer_free(b);
-}
-
 static void begin(struct session *s, uint32_t mechanism, bool initial, struct span response)
 {
 	struct worker *w = s->worker;
@@ -162,7 +155,7 @@ void auth_command(struct session *s, struct span args)
 			session_reply(s, REPLY_AUTH_BASE64, no_detail);
 		else
 			begin(s, mechanism, response.n > 0, buffer_span(&bytes));
-		wipe(&bytes);
+		buffer_wipe(&bytes);
 	}
 }
 
@@ -183,7 +176,7 @@ void auth_line(struct session *s, struct span line)
 		send_auth_step(w->authd, (struct msg_auth_step){.serial = s->login->serial, .response = buffer_span(&bytes)}, -1);
 		s->state = ST_ASKING;
 	}
-	wipe(&bytes);
+	buffer_wipe(&bytes);
 }
 
 void auth_bad_line(struct session *s, enum reply r)

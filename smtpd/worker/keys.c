@@ -253,6 +253,10 @@ void keys_forget(struct session *s)
 
 void keys_ask_again(struct worker *w)
 {
+	for (uint32_t i = 0; i < w->proc.config.servers_n; i++) { /* what its predecessor had begun to say */
+		offers_free(w->servers[i].fresh_offers);
+		w->servers[i].fresh_offers = NULL;
+	}
 	for (const struct session_signing *g = w->signing; g != NULL; g = g->next)
 		ask(w, g);
 }

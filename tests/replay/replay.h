@@ -74,6 +74,7 @@ void replay_make_pair(const struct replay *r, struct buffer *certificate, struct
 /* Shakes hands over the script's end; as_server: the script is the server. */
 SSL_CTX *replay_server_context(const struct replay *r); /* with a pair of its own */
 void replay_handshake(struct replay *r, SSL_CTX *context, bool as_server);
+void replay_end_handshake(struct replay *r);
 
 /* clock.c: virtual time; memory that fails. */
 void replay_fail_allocation(unsigned long nth); /* counted from now; 0: none fails */

@@ -196,10 +196,15 @@ void replay_say(struct replay *r, struct span bytes)
 
 void replay_handshake(struct replay *r, SSL_CTX *context, bool as_server)
 {
-	enum { TURNS = 50 };
 	if (r->heard.n > 0)
 		replay_fail(r, "the program still had something to say: %.*s", SPAN_ARG(buffer_span(&r->heard)));
 	r->ssl = tls_session(context, r->fd, as_server, r);
+	replay_end_handshake(r);
+}
+
+void replay_end_handshake(struct replay *r)
+{
+	enum { TURNS = 50 };
 	for (int i = 0; i < TURNS; i++) {
 		enum tls_result result = tls_handshake(r->ssl);
 		for (int k = 0; k < TURNS; k++)

@@ -472,6 +472,16 @@ static void run_certificate(struct replay *r, struct span args)
 		replay_fail(r, "the certificate is not used");
 }
 
+/* certificates N: so many are in use */
+static void run_certificates(struct replay *r, struct span args)
+{
+	uint64_t n, is = 0;
+	for (const struct key_offer *o = side.worker.servers[0].offers; o != NULL; o = o->next)
+		is++;
+	if (parse_u64(args, 1000, &n) != 0 || is != n)
+		replay_fail(r, "there are %llu certificates", (unsigned long long)is);
+}
+
 /* xclient taken|denied|over|nothere: what front will say to XCLIENT */
 static void run_xclient(struct replay *r, struct span args)
 {
@@ -482,12 +492,15 @@ static void run_xclient(struct replay *r, struct span args)
 			side.client_status = i;
 }
 
-/* keyd unknown (it has not yet said what there is) | holds | signs | refuses | dies | is back | offers nothing */
+/* keyd unknown (it has not yet said what there is) | holds | signs | refuses | begins (to offer) | dies | is back | offers nothing */
 static void run_keyd(struct replay *r, struct span args)
 {
 	replay_settle(r);
 	if (span_is(args, "unknown")) {
 		side.worker.keys_known = false;
+	} else if (span_is(args, "begins")) {
+		static const char id[TLS_KEY_ID] = "one that is gone";
+		send_key_offer(side.keyd, (struct msg_key_offer){.key = {id, sizeof id}, .name = SPAN_LIT("old.example"), .chain = SPAN_LIT("x")}, -1);
 	} else if (span_is(args, "dies")) {
 		channel_close(side.keyd);
 		side.keyd = NULL;
@@ -519,16 +532,8 @@ static void run_starttls_begin(struct replay *r, struct span args)
 
 static void run_starttls_end(struct replay *r, struct span args)
 {
-	for (int i = 0; i < 50; i++) {
-		enum tls_result result = tls_handshake(r->ssl);
-		for (int k = 0; k < 50; k++)
-			(void)event_base_loop(r->base, EVLOOP_NONBLOCK);
-		if (result == TLS_OK)
-			return;
-		if (result == TLS_CLOSED || result == TLS_FAILED)
-			replay_fail(r, "the handshake failed: %s", tls_error_text());
-	}
-	replay_fail(r, "the handshake does not end");
+	(void)args;
+	replay_end_handshake(r);
 }
 
 static void run_starttls_fails(struct replay *r, struct span args)
@@ -562,7 +567,7 @@ static const struct replay_verb verbs[] = {
 	{"client", run_client}, {"port", run_port}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
 	{"dns", run_dns}, {"front", run_front}, {"authd", run_authd}, {"keyd", run_keyd}, {"xclient", run_xclient}, {"starttls-begin", run_starttls_begin}, {"starttls-end", run_starttls_end}, {"starttls-fails", run_starttls_fails}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
-	{"certificate", run_certificate}, {"stop", run_stop}, {"sessions", run_sessions},
+	{"certificate", run_certificate}, {"certificates", run_certificates}, {"stop", run_stop}, {"sessions", run_sessions},
 };
 
 /* Every row of the reply table is said by a script; front's three are its own program's (tests/system). */

@@ -1,5 +1,5 @@
-"""A worker that has been taken over, in the place of libexec/smtpd: tells cleanup of a message, or qmgr of an ATRN, what it likes, or has
-keyd sign it.
+"""A worker that has been taken over, in the place of libexec/smtpd: tells cleanup of a message, or qmgr of an ATRN, what it likes, has
+keyd sign it, or begins a login with authd.
 
 The channel's format is that of common/ipc; the numbers of messages and roles come from the tree's own tables."""
 import os
@@ -64,6 +64,19 @@ def turn(login, proof):
     return message("turn", struct.pack("<Q", 1) + span(b"far.example") + span(login) + span(proof) + span(b"192.0.2.1") + struct.pack("<I", 0))
 
 
+LOGINS = re.findall(r"^\tLOGIN_(\w+)", re.search(r"enum login_status \{(.*?)\};", (IPC / "ipc.h").read_text(), re.S)[1], re.M)
+
+
+def login_by_scram(peer, name):
+    """What authd says to the first words of SCRAM-SHA-256."""
+    mechanism = 1 << int(re.search(r"X\(SCRAM_SHA_256, (\d+)", (IPC / "ipc.h").read_text())[1])
+    peer.send(message("auth_begin", struct.pack("<QIIII", 1, 0, 0, mechanism, 1) + span(b"n,,n=" + name + b",r=abcdefgh") + span(b"") + span(b"")))
+    while True:
+        for kind, payload in messages(peer.recv(1 << 20)):
+            if kind == "auth_answer":
+                return LOGINS[struct.unpack_from("<QI", payload)[1]]
+
+
 def signature_of(peer, text):
     """Whether keyd signs the text by the first key that it offers, as ecdsa_secp256r1_sha256."""
     key, said = None, None
@@ -89,7 +102,7 @@ def answer_of(peer):
 
 def run(login, proof, result, wanted="CLEANUP"):
     """As a worker: one word to the role that is wanted, once it is there; what came of it goes to the file result.  For keyd the
-    word is what it shall sign, in the place of login; for maps the address that it asks about, and in the place of proof the question."""
+    word is what it shall sign, in the place of login, for authd the login itself; for maps the address that it asks about, and in the place of proof the question."""
     control = socket.socket(fileno=3)
     control.setblocking(True)
     packet, fds, _, _ = socket.recv_fds(control, 1 << 20, 16)
@@ -119,7 +132,7 @@ def run(login, proof, result, wanted="CLEANUP"):
                     peer.send(question(proof.decode(), login))
                 elif wanted == "CLEANUP":
                     peer.send(submission(suffix, login, proof))
-                said = signature_of(peer, login) if wanted == "KEYD" else answer_of(peer)
+                said = signature_of(peer, login) if wanted == "KEYD" else login_by_scram(peer, login) if wanted == "AUTHD" else answer_of(peer)
                 aside = f"{result}.{os.getpid()}" # there are two workers
                 pathlib.Path(aside).write_text(said)
                 os.rename(aside, result)

@@ -339,6 +339,10 @@ class WithPam(unittest.TestCase):
             for user, word, how, code in (("alice", "secret word", "PLAIN", "235"), ("Alice@Local.Example", "secret word", "LOGIN", "235"), ("carol@other.example", "x", "PLAIN", "235"),
                                           ("alice", "wrong", "PLAIN", "535"), ("alice", "", "LOGIN", "535"), ("nobody", "secret word", "LOGIN", "535")):
                 self.assertEqual(self.answer(user, word, how)[:3], code, (user, how))
+            for user, word in (("alice", "x" * 256), ("alice", "x" * 6000), ("a" * 255 + "@local.example", "x"), ("n" * 256, "x")): # nobody else's login ends with it
+                self.assertEqual(self.answer(user, word)[:3], "535", (len(user), len(word)))
+            self.assertTrue(self.answer("alice", "secret word").startswith("235"))
+            self.assertNotIn("channel_cut", h.log())
             self.assertIn("sasl_username=alice@local.example, status=good", h.log())
             with h.client() as c: # pamd dies under a login
                 c.ask("EHLO c.example")
@@ -393,6 +397,21 @@ class WithTables(unittest.TestCase):
             h = Horn()
             h.conf("-e", "auth_backend=sql", "auth_map=odbc:/nowhere")
             posthorn, result = impostor.install(h.root, b"alice@local.example", asked.encode(), "MAPS")
+            try:
+                subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, capture_output=True, timeout=60)
+                h.started = True
+                self.assertEqual(wait_for("an outcome", lambda: result.read_text() if result.exists() else None), wanted)
+            finally:
+                h.__exit__(None)
+
+    def test_what_is_not_offered_is_not_taken(self):
+        """A worker that was taken over can't choose the users of the file where the table has the say."""
+        for backend, wanted in (([], "GOES_ON"), (["auth_backend=sql", "auth_map=odbc:/nowhere"], "FAILED")):
+            h = Horn()
+            h.run("hornpasswd", "-c", str(h.dir), "add", "alice", input=b"secret\n")
+            if backend:
+                h.conf("-e", *backend)
+            posthorn, result = impostor.install(h.root, b"alice", b"", "AUTHD")
             try:
                 subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, capture_output=True, timeout=60)
                 h.started = True

@@ -101,6 +101,21 @@ class BadInput(unittest.TestCase):
         finally:
             h.__exit__(None)
 
+    def test_authorities_that_are_missing_are_warned_of(self):
+        """Without them a peer's certificate can't be verified: mail waits."""
+        h = Horn()
+        try:
+            def warnings():
+                return [line for line in h.conf("check").stderr.decode().splitlines() if "outbound_tls_ca_file" in line]
+            h.conf("-e", "outbound_tls_ca_file=/nowhere/ca.pem")
+            self.assertEqual(warnings(), [])
+            h.conf("domain", "add", "bank.example", "type=remote", "outbound_tls=verify")
+            self.assertIn("outbound_tls_ca_file /nowhere/ca.pem: No such file or directory: nobody is trusted", warnings()[0])
+            h.conf("-e", f"outbound_tls_ca_file={__file__}")
+            self.assertEqual(warnings(), [])
+        finally:
+            h.__exit__(None)
+
     def test_texts_of_tables(self):
         h = Horn()
         try:

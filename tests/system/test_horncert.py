@@ -72,8 +72,11 @@ class HornCert(unittest.TestCase):
             self.assertIn(b"Verify return code: 0 (ok)", done.stdout)
             # another from the same authority, with its key: what an ACME client's hook does
             crt, key = ca.leaf("acme", "mx.horn.example")
-            self.cert(h, "install", str(crt), str(key))
+            both = h.root / "both.pem" # everybody may read what is installed as a certificate
+            both.write_bytes(key.read_bytes() + crt.read_bytes())
+            self.cert(h, "install", str(both), str(both))
             self.wait_for_file(h, crt)
+            self.assertEqual([l for l in (h.dir / "state/default.crt").read_text().splitlines() if "BEGIN" in l], ["-----BEGIN CERTIFICATE-----"] * 2)
             self.assertIn(b"BEGIN CERTIFICATE REQUEST", self.cert(h, "renew", "--force").stdout)
 
     def test_what_does_not_fit_changes_nothing(self):
@@ -93,7 +96,8 @@ class HornCert(unittest.TestCase):
             self.assertEqual({f.name: f.read_bytes() for f in (h.dir / "state").glob("default.*")}, before)
             h.conf("-e", f"tls_certificate_file={crt}", f"tls_key_file={key}")
             h.run("posthorn", "-c", str(h.dir), "reload")
-            self.assertIn(b"names no certificate with a key of this kind (rsa)", self.cert(h, "self-signed", "--key", "rsa", status=78).stderr)
+            for act in ("self-signed", "request"):
+                self.assertIn(b"names no certificate with a key of this kind (rsa)", self.cert(h, act, "--key", "rsa", status=78).stderr)
             self.assertIn(b"not for mx.horn.example", self.cert(h, "self-signed", "other.example").stderr + self.cert(h, "check", status=65).stdout)
 
 

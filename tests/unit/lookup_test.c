@@ -5,6 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A host's name of 249 characters: below _25._tcp there is no room for it (RFC 1035 2.3.4). */
+#define LABEL "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk"
+#define LONG_HOST LABEL "." LABEL "." LABEL ".abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvw.example"
+
 /* The world of all cases: "KIND NAME" and its records, or a status. */
 static const struct { const char *question, *records; enum dns_status status; } world[] = {
 	{"mx two.example", "10 a.example 20 b.example", DNS_OK}, {"a a.example", "192.0.2.1", DNS_OK}, {"a b.example", "192.0.2.2", DNS_OK},
@@ -32,6 +36,7 @@ static const struct { const char *question, *records; enum dns_status status; } 
 	{"tlsa _25._tcp.real8.example", "!", DNS_NODATA}, {"tlsa _25._tcp.h8.example", "! 200", DNS_OK},
 	{"mx half-forged.example", "! 10 h9.example", DNS_OK}, {"a h9.example", "! 192.0.2.70", DNS_OK}, {"aaaa h9.example", "", DNS_BOGUS}, {"tlsa _25._tcp.h9.example", "! 311", DNS_OK},
 	{"mx half-silent.example", "! 10 h10.example", DNS_OK}, {"a h10.example", "", DNS_TEMPFAIL}, {"aaaa h10.example", "! 2001:db8::a", DNS_OK}, {"tlsa _25._tcp.h10.example", "! 311", DNS_OK},
+	{"mx long.example", "! 10 " LONG_HOST, DNS_OK}, {"a " LONG_HOST, "! 192.0.2.71", DNS_OK}, {"aaaa " LONG_HOST, "!", DNS_NODATA},
 	{"mx nomx.example", "!", DNS_NODATA}, {"a nomx.example", "! 192.0.2.69", DNS_OK}, {"aaaa nomx.example", "!", DNS_NODATA}, {"tlsa _25._tcp.nomx.example", "! 312", DNS_OK},
 };
 
@@ -87,6 +92,7 @@ static bool answer(struct lookup *l, enum dns_kind kind, const char *name)
 	bool secure = false;
 	enum dns_status status = DNS_NODATA;
 	buffer_init(&records, 10000);
+	ck_assert_msg(strlen(name) <= 253, "a question that the resolver would not take from its peer: %s", name);
 	(void)snprintf(key, sizeof key, "%s %s", kind == DNS_MX ? "mx" : kind == DNS_A ? "a" : kind == DNS_TLSA ? "tlsa" : "aaaa", name);
 	for (size_t i = 0; i < COUNT_OF(world); i++) {
 		struct span rest = span_of(world[i].records), word;
@@ -177,6 +183,7 @@ static const struct { const char *rule, *route, *outcome; bool dane; } safe[] = 
 	{"2.2.2: who forges the answer for one family gets no weaker TLS by it", "half-forged.example", "h9.example+39 named", true},
 	{"2.2.2: nor who suppresses it", "half-silent.example", "h10.example+39 named", true},
 	{"2.2.1: validated that there is no MX", "nomx.example", "nomx.example+71 named", true},
+	{"a name that is too long for TLSA records to be below it has none", "long.example", "none named", true},
 	{"an address has none", "[192.0.2.9]", "none named", true},
 };
 
