@@ -37,8 +37,9 @@ struct control {
 	size_t clients_n;
 	uint64_t serial;
 	/* explain.c */
-	struct channel *resolver, *maps;
+	struct channel *resolver, *maps, *sts;
 	struct explanation *asking;    /* maps, one question after the other */
+	struct explanation *policies;  /* the same of sts */
 	struct own_addresses own;
 	struct query *queries;
 	uint64_t queries_serial;
@@ -57,6 +58,8 @@ void client_channel_gone(struct control *c, const struct channel *ch);
 /* explain.c */
 void explain_run(struct client *cl, uint32_t server, struct span argument);
 int explain_on_answer(struct channel *ch, struct message *m);
+int explain_on_policy(struct channel *ch, struct message *m);
+void explain_sts_gone(struct control *c);
 void explain_resolver_gone(struct control *c);
 int explain_on_map(struct channel *ch, struct message *m);
 void explain_maps_gone(struct control *c);

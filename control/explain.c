@@ -27,7 +27,7 @@ struct explanation {
 	struct buffer out;
 	char *words;       /* e's spans point here */
 	struct sockaddr_storage sa;
-	uint64_t asked;    /* maps: the question's number */
+	uint64_t asked;    /* maps, sts: the question's number */
 	enum map_question question;
 	struct explanation *next;
 };
@@ -47,6 +47,46 @@ static bool query(struct explanation *x, enum dns_kind kind, const char *name, b
 static bool ask(struct lookup *l, enum dns_kind kind, const char *name)
 {
 	return query(l->context, kind, name, false);
+}
+
+/* One policy after the other: of each step of the route. */
+static bool ask_sts(struct lookup *l, const char *domain)
+{
+	struct explanation *x = l->context;
+	struct control *c = x->control;
+	if (c->sts == NULL)
+		return false;
+	x->asked = ++c->queries_serial;
+	x->next = c->policies;
+	c->policies = x;
+	send_sts_query(c->sts, (struct msg_sts_query){.serial = x->asked, .server = x->server, .domain = span_of(domain)}, -1);
+	return true;
+}
+
+int explain_on_policy(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, sts_answer, got);
+	struct control *c = ch->program;
+	if (got.mode > STS_UNKNOWN)
+		return EBADMSG;
+	for (struct explanation **p = &c->policies; *p != NULL; p = &(*p)->next) {
+		struct explanation *x = *p;
+		if (x->asked != got.serial)
+			continue;
+		*p = x->next;
+		lookup_sts(&x->lookup, &(struct sts_said){(enum sts_mode)got.mode, got.mx, got.text});
+		return 0;
+	}
+	return 0;
+}
+
+void explain_sts_gone(struct control *c)
+{
+	while (c->policies != NULL) {
+		struct explanation *x = c->policies;
+		c->policies = x->next;
+		lookup_abort(&x->lookup, "the configuration is being read anew, or the process that knows MTA-STS policies begins anew");
+	}
 }
 
 static bool ask_names(struct reverse *r, enum dns_kind kind, const char *name)
@@ -204,6 +244,7 @@ void explain_end_all(struct control *c)
 	explain_maps_gone(c);
 	c->maps = maps;
 	explain_resolver_gone(c);
+	explain_sts_gone(c);
 	while (c->named != NULL) { /* what they would go on with is gone */
 		struct explanation *x = c->named;
 		c->named = x->next;
@@ -260,6 +301,7 @@ static void run(struct explanation *x)
 	(void)snprintf(x->lookup.fqdn, sizeof x->lookup.fqdn, "%s", x->e.server->p.fqdn);
 	x->lookup.default_port = (uint16_t)outbound_of(x->e.server, x->e.route.domain)->outbound_port;
 	x->lookup.dane = policy_asks_tlsa(outbound_of(x->e.server, x->e.route.domain), DEMAND_NONE);
+	x->lookup.sts = policy_asks_sts(outbound_of(x->e.server, x->e.route.domain), DEMAND_NONE);
 	lookup_begin(&x->lookup, buffer_span(&route));
 	buffer_free(&route);
 }
@@ -291,7 +333,7 @@ void explain_run(struct client *cl, uint32_t server, struct span argument)
 	buffer_init(&x->out, 128 * 1024);
 	x->e.server = &c->proc.config.servers[server];
 	x->e.out = &x->out;
-	x->lookup = (struct lookup){.context = x, .ask = ask, .done = done, .is_own = is_own, .note = note};
+	x->lookup = (struct lookup){.context = x, .ask = ask, .ask_sts = ask_sts, .done = done, .is_own = is_own, .note = note};
 	x->names = (struct reverse){.context = x, .ask = ask_names, .done = named};
 	if (explain_needs_names(&x->e)) {
 		x->e.names = &x->names;

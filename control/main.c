@@ -1,6 +1,6 @@
 /* control: answers operators by peer credentials.
  * User: posthorn-ctl.
- * May: accept on the control socket; talk to master, qmgr and resolver.
+ * May: accept on the control socket; talk to master, qmgr, resolver, maps and sts.
  * Never: open a file, use the network. */
 #include "control.h"
 
@@ -79,6 +79,11 @@ static void peer_gone(struct channel *ch, int reason)
 		explain_resolver_gone(c);
 		return;
 	}
+	if (ch == c->sts) {
+		c->sts = NULL;
+		explain_sts_gone(c);
+		return;
+	}
 	if (ch == c->maps) {
 		c->maps = NULL;
 		explain_maps_gone(c);
@@ -90,18 +95,18 @@ static void peer_gone(struct channel *ch, int reason)
 }
 
 static const struct channel_owner owner = {.handlers = {[MSG_queue_row] = on_row, [MSG_queue_done] = on_done, [MSG_dns_answer] = explain_on_answer,
-	[MSG_map_answer] = explain_on_map}, .gone = peer_gone};
+	[MSG_map_answer] = explain_on_map, [MSG_sts_answer] = explain_on_policy}, .gone = peer_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct control *c = p->program;
-	struct channel *ch = role != R_RESOLVER && role != R_MAPS && server >= p->config.servers_n ? NULL : channel_make(p->base, fd, R_CONTROL, role, &owner, c);
+	struct channel *ch = role != R_RESOLVER && role != R_MAPS && role != R_STS && server >= p->config.servers_n ? NULL : channel_make(p->base, fd, R_CONTROL, role, &owner, c);
 	if (ch == NULL)
 		return;
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	struct channel **place = role == R_RESOLVER ? &c->resolver : role == R_MAPS ? &c->maps : &c->qmgrs[server], *old = *place;
+	struct channel **place = role == R_RESOLVER ? &c->resolver : role == R_MAPS ? &c->maps : role == R_STS ? &c->sts : &c->qmgrs[server], *old = *place;
 	if (old != NULL) /* its successor came before the word that it is gone */
 		peer_gone(old, 0);
 	channel_close(old);

@@ -120,7 +120,7 @@ static bool has_new_dns(const struct config *a, const struct config *b)
 		strcmp(a->service.dns_trust_anchor_file, b->service.dns_trust_anchor_file) != 0;
 }
 
-/* smtp read the authorities before it was confined. */
+/* smtp and sts read the authorities before they were confined. */
 static bool has_new_authorities(const struct config *a, const struct config *b)
 {
 	for (size_t i = 0; i < b->servers_n; i++)
@@ -183,7 +183,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		(void)close(fd);
 		return;
 	}
-	bool new_ports = has_new_ports(&m->config, &fresh) || has_new_authorities(&m->config, &fresh), new_dns = has_new_dns(&m->config, &fresh), new_drops = has_new_drops(&m->config, &fresh);
+	bool new_authorities = has_new_authorities(&m->config, &fresh), new_ports = has_new_ports(&m->config, &fresh) || new_authorities, new_dns = has_new_dns(&m->config, &fresh), new_drops = has_new_drops(&m->config, &fresh);
 	config_free(&m->config);
 	(void)close(m->config_fd);
 	m->config = fresh;
@@ -197,6 +197,8 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 			master_send_secrets(m, c);
 	if (new_ports)
 		replace(m, R_SMTP);
+	if (new_authorities)
+		replace(m, R_STS);
 	if (new_dns)
 		replace(m, R_RESOLVER);
 	if (new_drops && master_make_drops(m, &why) == 0)

@@ -111,6 +111,9 @@ int master_make_dirs(struct master *m, struct complaint *why)
 	(void)snprintf(pick, sizeof pick, "%s-pick", p->mail_owner);
 	(void)snprintf(path, sizeof path, "%s/maildrop", p->spool_directory);
 	int status = make_dir(m, path, "pick", group, m->root ? 03730 : 0700, why);
+	(void)snprintf(path, sizeof path, "%s/sts", p->spool_directory);
+	if (status == 0)
+		status = make_dir(m, path, "out", NULL, 0700, why);
 	if (status == 0)
 		status = make_dir(m, p->log_directory, "log", NULL, 0755, why);
 	for (size_t i = 0; i < m->config.servers_n && status == 0; i++) {

@@ -106,6 +106,10 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 		(void)snprintf(paths[0], 1200, "%s/servers", m->dir);
 		give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "servers");
 		break;
+	case R_STS:
+		(void)snprintf(paths[0], 1200, "%s/sts", m->config.service.spool_directory);
+		give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "sts");
+		break;
 	case R_CLEANUP:
 	case R_QMGR:
 		give_copy(g, m->auth_key_fd, "authkey");

@@ -224,7 +224,7 @@ int master_spawn_all(struct master *m, struct complaint *why)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	long workers = cpus < 1 ? 1 : cpus > 8 ? 8 : cpus;
-	static const enum role shared[] = {R_LOGD, R_RESOLVER, R_AUTHD, R_KEYD, R_BOUNCE, R_CONTROL};
+	static const enum role shared[] = {R_LOGD, R_RESOLVER, R_STS, R_AUTHD, R_KEYD, R_BOUNCE, R_CONTROL};
 	m->sessions = calloc(m->config.servers_n, sizeof *m->sessions);
 	m->queued = calloc(m->config.servers_n, sizeof *m->queued);
 	int error = m->sessions == NULL || m->queued == NULL ? ENOMEM : 0;

@@ -124,7 +124,7 @@ int resolver_on_query(struct channel *ch, struct message *m)
 	HANDLE(ch, m, dns_query, query);
 	struct resolver *r = ch->program;
 	enum dns_kind kind = (enum dns_kind)query.kind;
-	if ((kind != DNS_MX && kind != DNS_A && kind != DNS_AAAA && kind != DNS_PTR && kind != DNS_TLSA) || query.name.n == 0 || query.name.n > 253)
+	if ((kind != DNS_MX && kind != DNS_A && kind != DNS_AAAA && kind != DNS_PTR && kind != DNS_TLSA && kind != DNS_TXT) || query.name.n == 0 || query.name.n > 253)
 		return EBADMSG;
 	struct question *q = *bucket_of(r, kind, query.name);
 	while (q != NULL && (q->kind != kind || !span_case_is(query.name, q->name) || q->answered))

@@ -11,6 +11,7 @@ static struct hop **bucket_of(struct agent *a, uint32_t server, struct span next
 }
 
 static bool ask(struct lookup *l, enum dns_kind kind, const char *name);
+static bool ask_sts(struct lookup *l, const char *domain);
 static void done(struct lookup *l);
 static bool is_own(const struct lookup *l, const struct sockaddr *addr);
 
@@ -20,7 +21,7 @@ static struct hop *make_hop(struct agent *a, uint32_t server, struct span nextho
 	if (h == NULL)
 		return NULL;
 	*h = (struct hop){.agent = a, .nexthop = span_dup(nexthop), .domain = span_dup(domain), .server = server,
-		.lookup = {.context = h, .ask = ask, .done = done, .is_own = is_own}};
+		.lookup = {.context = h, .ask = ask, .ask_sts = ask_sts, .done = done, .is_own = is_own}};
 	h->ready_end = &h->ready;
 	struct span rest = span_of(h->nexthop);
 	h->demand = demand_take(&rest);
@@ -88,15 +89,37 @@ void hop_release(struct agent *a, struct hop *h)
 
 /* ---- look-up ---- */
 
+static struct query *add_query(struct hop *h)
+{
+	struct agent *a = h->agent;
+	struct query *q = calloc(1, sizeof *q);
+	if (q == NULL)
+		return NULL;
+	*q = (struct query){.serial = ++a->serial, .hop = h, .next = a->queries};
+	a->queries = q;
+	return q;
+}
+
+static bool ask_sts(struct lookup *l, const char *domain)
+{
+	struct hop *h = l->context;
+	struct agent *a = h->agent;
+	struct query *q = a->sts == NULL ? NULL : add_query(h);
+	if (q == NULL)
+		return false;
+	q->sts = true;
+	send_sts_query(a->sts, (struct msg_sts_query){.serial = q->serial, .server = h->server, .domain = span_of(domain)}, -1);
+	return true;
+}
+
 static bool ask(struct lookup *l, enum dns_kind kind, const char *name)
 {
 	struct hop *h = l->context;
 	struct agent *a = h->agent;
-	struct query *q = a->resolver == NULL ? NULL : calloc(1, sizeof *q);
+	struct query *q = a->resolver == NULL ? NULL : add_query(h);
 	if (q == NULL)
 		return false;
-	*q = (struct query){.serial = ++a->serial, .hop = h, .kind = kind, .next = a->queries};
-	a->queries = q;
+	q->kind = kind;
 	send_dns_query(a->resolver, (struct msg_dns_query){.serial = q->serial, .kind = (uint32_t)kind, .limit_ms = DNS_LIMIT_MS, .name = span_of(name)}, -1);
 	return true;
 }
@@ -123,32 +146,59 @@ static void done(struct lookup *l)
 	hop_release(h->agent, h);
 }
 
+/* Whose question it was; NULL: a forgotten one. */
+static struct hop *take_query(struct agent *a, uint64_t serial, bool sts, enum dns_kind *kind)
+{
+	struct query **p = &a->queries;
+	while (*p != NULL && ((*p)->serial != serial || (*p)->sts != sts))
+		p = &(*p)->next;
+	struct query *q = *p;
+	if (q == NULL)
+		return NULL;
+	struct hop *h = q->hop;
+	*kind = q->kind;
+	*p = q->next;
+	free(q);
+	return h;
+}
+
 int hop_on_answer(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, dns_answer, answer);
 	struct agent *a = ch->program;
-	for (struct query **p = &a->queries; *p != NULL; p = &(*p)->next) {
-		struct query *q = *p;
-		if (q->serial != answer.serial)
-			continue;
-		struct hop *h = q->hop;
-		enum dns_kind kind = q->kind;
-		*p = q->next;
-		free(q);
+	enum dns_kind kind;
+	struct hop *h = take_query(a, answer.serial, false, &kind);
+	if (h != NULL)
 		lookup_answer(&h->lookup, kind, &(struct dns_said){(enum dns_status)answer.status, answer.secure != 0, answer.records, answer.owner});
-		return 0;
-	}
-	return 0; /* the answer to a forgotten question */
+	return 0;
 }
 
-void hop_resolver_gone(struct agent *a)
+int hop_on_policy(struct channel *ch, struct message *m)
 {
-	while (a->queries != NULL) {
-		struct query *q = a->queries;
+	HANDLE(ch, m, sts_answer, answer);
+	struct agent *a = ch->program;
+	enum dns_kind kind;
+	struct hop *h = take_query(a, answer.serial, true, &kind);
+	if (answer.mode > STS_UNKNOWN)
+		return EBADMSG;
+	if (h != NULL)
+		lookup_sts(&h->lookup, &(struct sts_said){(enum sts_mode)answer.mode, answer.mx, answer.text});
+	return 0;
+}
+
+void hop_resolver_gone(struct agent *a, bool sts)
+{
+	for (struct query **p = &a->queries; *p != NULL;) {
+		struct query *q = *p;
 		struct hop *h = q->hop;
-		a->queries = q->next;
+		if (q->sts != sts) {
+			p = &q->next;
+			continue;
+		}
+		*p = q->next;
 		free(q);
-		lookup_abort(&h->lookup, "the resolver is being replaced");
+		lookup_abort(&h->lookup, sts ? "the process that knows MTA-STS policies is being replaced" : "the resolver is being replaced");
+		p = &a->queries;
 	}
 }
 
@@ -174,6 +224,7 @@ void hop_resolve(struct agent *a, struct hop *h)
 	(void)snprintf(h->lookup.fqdn, sizeof h->lookup.fqdn, "%s", agent_params(a, h->server)->fqdn);
 	h->lookup.default_port = (uint16_t)hop_out(h)->outbound_port;
 	h->lookup.dane = !h->lmtp && policy_asks_tlsa(hop_out(h), h->demand);
+	h->lookup.sts = !h->lmtp && policy_asks_sts(hop_out(h), h->demand);
 	if (h->lmtp)
 		resolve_lmtp(h);
 	else

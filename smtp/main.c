@@ -23,7 +23,12 @@ static void peer_gone(struct channel *ch, int reason)
 	(void)reason;
 	if (ch == a->resolver) {
 		a->resolver = NULL;
-		hop_resolver_gone(a);
+		hop_resolver_gone(a, false);
+	}
+	if (ch == a->sts) {
+		a->sts = NULL;
+		hop_resolver_gone(a, true);
+		return;
 	}
 	if (ch == a->authd) {
 		auth_gone(a);
@@ -36,7 +41,7 @@ static void peer_gone(struct channel *ch, int reason)
 
 static const struct channel_owner owner = {
 	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm,
-		[MSG_dns_answer] = hop_on_answer, [MSG_turned] = turn_on_turned, [MSG_prove_answer] = auth_on_answer},
+		[MSG_dns_answer] = hop_on_answer, [MSG_turned] = turn_on_turned, [MSG_prove_answer] = auth_on_answer, [MSG_sts_answer] = hop_on_policy},
 	.gone = peer_gone,
 };
 
@@ -49,8 +54,9 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	if (role == R_RESOLVER || role == R_AUTHD) {
-		struct channel **place = role == R_RESOLVER ? &a->resolver : &a->authd, *old = *place;
+	struct channel **place = role == R_RESOLVER ? &a->resolver : role == R_AUTHD ? &a->authd : role == R_STS ? &a->sts : NULL;
+	if (place != NULL) {
+		struct channel *old = *place;
 		if (old != NULL) /* its successor came before the word that it is gone */
 			peer_gone(old, 0);
 		channel_close(old);

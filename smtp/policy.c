@@ -33,6 +33,9 @@ int policy_demand(struct conn *c)
 	switch (policy_of(c)) {
 	case LEVEL_DANE:
 		return demand_dane(c, t->tlsa, names, n);
+	case LEVEL_STS: /* RFC 8461 4.2 */
+		names[0] = t->name;
+		return tls_demand_names(c->ssl, names, 1);
 	case LEVEL_VERIFY:
 		if (strcmp(t->domain, t->name) != 0)
 			names[n++] = below;

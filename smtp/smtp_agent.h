@@ -154,7 +154,7 @@ struct agent {
 	struct process proc;
 	struct share *shares;    /* by server */
 	struct own_addresses own;
-	struct channel *resolver, *authd;
+	struct channel *resolver, *authd, *sts;
 	struct login *logins;
 	struct hop *hops[HOP_BUCKETS];
 	struct job *jobs;
@@ -169,6 +169,7 @@ struct query {
 	uint64_t serial;
 	struct hop *hop;
 	enum dns_kind kind;
+	bool sts;                /* it was put to sts, for a policy */
 	struct query *next;
 };
 
@@ -194,7 +195,8 @@ struct hop *hop_get(struct agent *a, uint32_t server, struct span nexthop, struc
 void hop_release(struct agent *a, struct hop *h);
 void hop_resolve(struct agent *a, struct hop *h);
 int hop_on_answer(struct channel *ch, struct message *m);
-void hop_resolver_gone(struct agent *a);
+int hop_on_policy(struct channel *ch, struct message *m);
+void hop_resolver_gone(struct agent *a, bool sts); /* or sts */
 /* slots.c: how many connections a next hop may have */
 bool slot_take(struct job *j);           /* false: none is free, j waits in line for one */
 void slot_pass(struct job *j, struct conn *c); /* from the job to its connection */

@@ -36,7 +36,7 @@ $(B)/tests/replay-smtpd: $(call obj,$(REPLAY_SRC) tests/replay/smtpd.c tests/rep
 	@mkdir -p $(@D)
 	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) $^ $(foreach w,$(WRAP) reply_put,-Wl$(comma)--wrap=$(w)) $(LIBS_smtpd) $(LIBS_base) -o $@
 $(call obj,$(wildcard tests/replay/*.c)): ALL_CFLAGS += -Wno-unused-parameter
-$(B)/tests/replay-smtp: $(call obj,$(REPLAY_SRC) tests/replay/smtp.c $(filter-out %/main.c,$(SRC_smtp))) $(B)/libcommon.a
+$(B)/tests/replay-smtp: $(call obj,$(REPLAY_SRC) tests/replay/smtp.c tests/replay/smtp_names.c $(filter-out %/main.c,$(SRC_smtp))) $(B)/libcommon.a
 	@mkdir -p $(@D)
 	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) $^ $(foreach w,$(WRAP) connect fate_of_reply,-Wl$(comma)--wrap=$(w)) $(LIBS_smtp) $(LIBS_base) -o $@
 OBJ_ALL += $(call obj,$(wildcard tests/replay/*.c))

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { HEADER = 12, NAME_MAX_TEXT = 255, JUMPS = 64 };
+enum { HEADER = 12, NAME_MAX_TEXT = 255, JUMPS = 64, TXT_MOST = 2048 };
 
 void dns_put_mx(struct buffer *b, const struct dns_mx *mx)
 {
@@ -79,6 +79,25 @@ static int read_name(struct span p, size_t at, char out[NAME_MAX_TEXT + 1], size
 	return EBADMSG;
 }
 
+/* Strings of at most 255 bytes each (RFC 1035 3.3.14), that mean one text. */
+static int take_text(struct span p, size_t at, size_t length, struct buffer *records)
+{
+	char text[TXT_MOST];
+	size_t n = 0;
+	for (size_t end = at + length; at < end;) {
+		size_t part = (unsigned char)p.at[at++];
+		if (part > end - at)
+			return EBADMSG;
+		if (part > sizeof text - n) /* too long to be of use */
+			return 0;
+		memcpy(text + n, p.at + at, part);
+		n += part;
+		at += part;
+	}
+	buffer_put_lspan(records, (struct span){text, n});
+	return 0;
+}
+
 static int take_record(struct span p, size_t at, size_t length, enum dns_kind kind, struct buffer *records)
 {
 	char name[NAME_MAX_TEXT + 1];
@@ -96,6 +115,8 @@ static int take_record(struct span p, size_t at, size_t length, enum dns_kind ki
 			buffer_put_lspan(records, (struct span){p.at + at, length});
 		return 0;
 	}
+	if (kind == DNS_TXT)
+		return take_text(p, at, length, records);
 	if (kind == DNS_PTR) { /* a name that is of no use is as none: whoever owns the address has written it */
 		if (read_name(p, at, name, &n) == 0)
 			buffer_put_lspan(records, (struct span){name, n});

@@ -4,10 +4,11 @@
 
 #include "base/base.h"
 
-enum dns_kind { DNS_A = 1, DNS_PTR = 12, DNS_MX = 15, DNS_AAAA = 28, DNS_TLSA = 52 };
+enum dns_kind { DNS_A = 1, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28, DNS_TLSA = 52 };
 enum dns_status { DNS_OK, DNS_NXDOMAIN, DNS_NODATA, DNS_TEMPFAIL, DNS_BOGUS };
 
-/* Records travel as: MX: u32 preference, host; A, AAAA: address bytes; PTR: a name; TLSA: its data
+/* Records travel as: MX: u32 preference, host; A, AAAA: address bytes; PTR: a name; TXT: its
+ * strings joined; TLSA: its data
  * (RFC 6698 2.1). */
 struct dns_mx {
 	uint32_t preference;

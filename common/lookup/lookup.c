@@ -1,4 +1,4 @@
-#include "lookup/lookup.h"
+#include "lookup/lookup_private.h"
 #include "smtp/smtp.h"
 
 #include <arpa/inet.h>
@@ -46,7 +46,7 @@ static void add_target(struct lookup *l, const char *name, const struct sockaddr
 	if (l->targets_n >= LOOKUP_TARGETS_MOST)
 		return;
 	struct lookup_target *t = &l->targets[l->targets_n++];
-	*t = (struct lookup_target){.addr = *sa, .addr_n = n, .preference = preference, .fallback = l->steps[l->step_at].fallback, .named = l->step_secure,
+	*t = (struct lookup_target){.addr = *sa, .addr_n = n, .preference = preference, .fallback = l->steps[l->step_at].fallback, .named = l->step_secure, .sts = l->step_sts,
 		.tlsa = tlsa_hold(tlsa)};
 	(void)snprintf(t->name, sizeof t->name, "%s", name);
 	(void)snprintf(t->domain, sizeof t->domain, "%s", l->steps[l->step_at].name);
@@ -266,6 +266,52 @@ static void tlsa_known(struct lookup *l, const struct dns_said *said)
 	}
 }
 
+/* ---- MTA-STS: RFC 8461 ---- */
+
+static void end_step(struct lookup *l, const char *enhanced, const char *reason)
+{
+	fail(l, false, enhanced, reason);
+	l->step_at++;
+	next_step(l);
+}
+
+/* Which of the step's hosts may be tried is the policy's to say. */
+static void ask_sts(struct lookup *l)
+{
+	if (!l->sts) {
+		next_host(l);
+		return;
+	}
+	l->asking = 1;
+	if (l->ask_sts(l, l->steps[l->step_at].name))
+		return;
+	l->asking = 0;
+	end_step(l, "4.7.5", "the next hop's MTA-STS policy cannot be asked for now");
+}
+
+void lookup_sts(struct lookup *l, const struct sts_said *said)
+{
+	if (l->asking == 0)
+		return;
+	l->asking = 0;
+	if (said->text.n > 0)
+		note(l, "%.*s", SPAN_ARG(said->text));
+	l->step_sts = said->mode == STS_ENFORCE;
+	if (said->mode == STS_UNKNOWN) {
+		end_step(l, "4.7.5", "the next hop's MTA-STS policy cannot be told now");
+		return;
+	}
+	for (size_t i = 0; i < l->hosts_n && said->mode != STS_NONE; i++)
+		if (!sts_names_host(said->mx, span_of(l->hosts[i].name)))
+			note(l, "%s is none of the hosts that the policy names%s", l->hosts[i].name, l->step_sts ? ": left out" : "");
+	if (l->step_sts)
+		l->hosts_n = lookup_keep_named(l, said->mx);
+	if (l->hosts_n == 0)
+		end_step(l, "4.7.5", "none of the next hop's MX hosts is one that its MTA-STS policy (enforce) names");
+	else
+		next_host(l);
+}
+
 /* ---- the answer to an MX question ---- */
 
 static void take_mx(struct lookup *l, struct span records)
@@ -300,7 +346,7 @@ static void take_mx(struct lookup *l, struct span records)
 		next_step(l);
 		return;
 	}
-	next_host(l);
+	ask_sts(l);
 }
 
 /* A bare address as smart host is tried as a name first (MISSION D6). */
@@ -330,7 +376,7 @@ static void no_mx(struct lookup *l, enum dns_status status)
 	case DNS_NODATA: /* RFC 5321 5.1: the domain itself is its MX */
 		note(l, "no MX: %s itself", s->name);
 		if (add_host(l, 0, span_of(s->name)) == 0) {
-			next_host(l);
+			ask_sts(l);
 			return;
 		}
 		fail(l, false, "4.3.0", "not enough memory");
@@ -384,6 +430,7 @@ static void next_step(struct lookup *l)
 	l->hosts_n = l->host_at = 0;
 	l->step_targets = l->targets_n;
 	l->host_tempfail = l->tlsa_failed = false;
+	l->step_sts = false;
 	l->step_secure = true; /* a name of the configuration; of an MX its answer says */
 	if (l->step_at == l->steps_n) {
 		finish(l);
@@ -418,64 +465,6 @@ static void next_step(struct lookup *l)
 		next_step(l);
 		return;
 	}
-}
-
-static int add_step(struct lookup *l, const struct nexthop *h, uint32_t group, bool fallback)
-{
-	struct lookup_step *s = &l->steps[l->steps_n];
-	if (l->steps_n == LOOKUP_STEPS_MOST)
-		return E2BIG;
-	*s = (struct lookup_step){.hop = *h, .group = group, .fallback = fallback};
-	(void)!fill_random(&s->order, sizeof s->order);
-	(void)snprintf(s->name, sizeof s->name, "%.*s", SPAN_ARG(h->name));
-	l->steps_n++;
-	return 0;
-}
-
-static int compare_steps(const void *x, const void *y)
-{
-	const struct lookup_step *a = x, *b = y;
-	if (a->group != b->group)
-		return a->group < b->group ? -1 : 1;
-	return a->order < b->order ? -1 : a->order > b->order;
-}
-
-/* "a | b, c": a and b are equal, in an order drawn by lot; then c. */
-static int read_steps(struct lookup *l, struct span text, uint32_t group, bool fallback)
-{
-	struct nexthop h;
-	bool equal, bad = false;
-	int error = 0;
-	while (error == 0 && nexthop_next(&text, &h, &equal, &bad)) {
-		group += !equal;
-		error = add_step(l, &h, group, fallback);
-	}
-	return bad ? EINVAL : error;
-}
-
-static int read_route(struct lookup *l, struct span route)
-{
-	struct span rest = route;
-	struct span first = span_until(&rest, ';');
-	char ascii[256];
-	if (!text_is_ascii(first)) { /* a recipient's domain in Unicode: the DNS knows its A-labels */
-		if (domain_to_ascii(first, ascii) != 0)
-			return EINVAL;
-		first = span_of(ascii);
-	}
-	struct sockaddr_storage sa;
-	socklen_t n;
-	int error;
-	if (first.n > 0 && first.at[0] == '[' && first.at[first.n - 1] == ']' && literal_to_sockaddr(first, 1, &sa, &n) == 0) {
-		struct nexthop h = {.kind = NEXTHOP_ADDRESS, .name = {first.at + 1, first.n - 2}}; /* also [IPv6:...] of a recipient */
-		error = add_step(l, &h, 0, false);
-	} else {
-		error = read_steps(l, first, 0, false);
-	}
-	if (error == 0)
-		error = read_steps(l, rest, LOOKUP_STEPS_MOST, true);
-	qsort(l->steps, l->steps_n, sizeof *l->steps, compare_steps);
-	return error;
 }
 
 static void drop_targets(struct lookup *l)
@@ -522,7 +511,7 @@ void lookup_begin(struct lookup *l, struct span route)
 {
 	int error = prepare(l);
 	if (error == 0)
-		error = read_route(l, route);
+		error = lookup_read_route(l, route);
 	if (error != 0) {
 		fail(l, error == EINVAL, error == EINVAL ? "5.1.2" : "4.3.0", error == EINVAL ? "the next hop's name is not good" : "not enough memory");
 		l->final = true;

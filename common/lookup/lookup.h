@@ -5,6 +5,7 @@
 #include "base/base.h"
 #include "dns/dns.h"
 #include "params/params.h"
+#include "sts/sts.h"
 #include <sys/socket.h>
 
 enum { LOOKUP_TARGETS_MOST = 20, LOOKUP_STEPS_MOST = 2 * NEXTHOPS_MOST /* a route's and the smart host's */ };
@@ -30,6 +31,7 @@ struct lookup_target {
 	uint32_t preference; /* of its MX */
 	bool fallback;       /* to be tried only when none before it answered */
 	bool named;          /* the name is the configuration's, or a validated MX says it: nobody else could have put it there */
+	bool sts;            /* the MX's MTA-STS policy (enforce) names the host */
 	struct tlsa_set *tlsa; /* NULL: none, or they are not asked for */
 };
 
@@ -42,13 +44,15 @@ struct lookup {
 	/* Asks the resolver; the answer comes by lookup_answer.  False: it can't be asked, no answer comes. */
 	bool (*ask)(struct lookup *l, enum dns_kind kind, const char *name);
 	void (*done)(struct lookup *l);
+	/* Asks for the MTA-STS policy of a domain with MX hosts, where sts is set; the answer comes by lookup_sts.  False as above. */
+	bool (*ask_sts)(struct lookup *l, const char *domain);
 	/* Is this address our own server's?  May be NULL. */
 	bool (*is_own)(const struct lookup *l, const struct sockaddr *addr);
 	/* What happens, for people; may be NULL. */
 	void (*note)(struct lookup *l, const char *text);
 	char fqdn[256];      /* an MX of this name is ourselves */
 	uint16_t default_port;
-	bool dane;           /* TLSA records are asked for where they count */
+	bool dane, sts;      /* TLSA records are asked for where they count, policies of MTA-STS */
 	/* the outcome */
 	enum lookup_state state;
 	struct lookup_target *targets;
@@ -63,6 +67,7 @@ struct lookup {
 	unsigned asking;
 	bool host_tempfail, tlsa_failed, final;
 	bool step_secure, host_secure; /* validated so far: the name of the host, its addresses */
+	bool step_sts;       /* a policy demands TLS of the step's hosts */
 	bool asked_owner;    /* for TLSA below the name that the host is an alias of */
 	char owner[256];     /* of the addresses */
 };
@@ -73,8 +78,14 @@ struct dns_said {
 	struct span records, owner;
 };
 
+/* What sts says of a domain's policy: text is for people. */
+struct sts_said {
+	enum sts_mode mode;
+	struct span mx, text;
+};
 void lookup_begin(struct lookup *l, struct span route); /* route: the text of route_put_text, or a literal */
 void lookup_answer(struct lookup *l, enum dns_kind kind, const struct dns_said *said);
+void lookup_sts(struct lookup *l, const struct sts_said *said);
 void lookup_abort(struct lookup *l, const char *reason); /* the answers will not come: deferred */
 int lookup_set_unix(struct lookup *l, struct span path); /* instead of lookup_begin; done is not called.  0 or errno */
 void lookup_free(struct lookup *l);

@@ -82,6 +82,7 @@ enum domain_relay { DOMAIN_RELAY_SERVER, DOMAIN_RELAY_YES, DOMAIN_RELAY_NEVER };
 
 enum { OUT_TLS_OPPORTUNISTIC, OUT_TLS_NONE, OUT_TLS_REQUIRE, OUT_TLS_VERIFY, OUT_TLS_DANE_ONLY }; /* of outbound_tls */
 enum { DANE_YES, DANE_NO };                /* of outbound_dane */
+enum { STS_YES, STS_NO };                  /* of outbound_mta_sts */
 enum { AUTH_ANONYMOUS, AUTH_BASIC };      /* of outbound_auth */
 enum { AUTH_TO_SMART_HOST, AUTH_TO_ALL }; /* of outbound_auth_to */
 enum { TLS_OPPORTUNISTIC, TLS_NONE, TLS_REQUIRE, TLS_REQUIRE_AUTH }; /* of the parameter tls */

@@ -23,6 +23,7 @@ enum call_set {
 	CALLS_INOTIFY = 128,
 	CALLS_UNIX = 512,   /* sockets of this machine, with CALLS_CONNECT */
 	CALLS_PAIR = 1024,  /* socketpair within this machine */
+	CALLS_POLL = 2048,   /* poll: libcurl asks by it whether a connection stands */
 	CALLS_DB = 256,     /* what Berkeley DB needs: mmap of files, locks */
 };
 enum path_right { PATH_READ = 1, PATH_WRITE = 2 };

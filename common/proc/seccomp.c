@@ -18,6 +18,7 @@ static const int every[] = {
 static const int on_socket[] = {SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(shutdown)};
 static const int on_connect[] = {SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(ioctl)};
 static const int on_unix[] = {SCMP_SYS(connect)};
+static const int on_poll[] = {SCMP_SYS(poll)};
 static const int on_accept[] = {SCMP_SYS(accept4), SCMP_SYS(setsockopt), SCMP_SYS(sendto), SCMP_SYS(shutdown), SCMP_SYS(getsockopt)};
 static const int on_files[] = {SCMP_SYS(uname), SCMP_SYS(openat), SCMP_SYS(newfstatat), SCMP_SYS(fstat), SCMP_SYS(pread64), SCMP_SYS(preadv),
 	SCMP_SYS(getdents64), SCMP_SYS(fadvise64), SCMP_SYS(flock), SCMP_SYS(fstatfs), SCMP_SYS(statfs), SCMP_SYS(statx),
@@ -40,7 +41,7 @@ struct call_group {
 static const struct call_group groups[] = {
 	GROUP(CALLS_SOCKET, on_socket), GROUP(CALLS_CONNECT, on_connect), GROUP(CALLS_ACCEPT, on_accept), GROUP(CALLS_FILES, on_files),
 	GROUP(CALLS_WRITE, on_write), GROUP(CALLS_RENAME, on_rename), GROUP(CALLS_MEMFD, on_memfd), GROUP(CALLS_INOTIFY, on_inotify),
-	GROUP(CALLS_DB, on_db), GROUP(CALLS_UNIX, on_unix),
+	GROUP(CALLS_DB, on_db), GROUP(CALLS_UNIX, on_unix), GROUP(CALLS_POLL, on_poll),
 };
 
 static int allow(scmp_filter_ctx ctx, const int *calls, size_t n)

@@ -219,12 +219,13 @@ static void put_targets(struct explain *e, const struct lookup *l)
 	for (size_t i = 0; i < l->targets_n; i++) {
 		lookup_format_target(&l->targets[i], text);
 		enum tls_level level = policy_level(outbound_of(e->server, e->route.domain), DEMAND_NONE, &l->targets[i]);
+		bool said = l->targets[i].tlsa != NULL || level == LEVEL_REFUSED || level == LEVEL_STS;
 		if (e->json) {
 			buffer_puts(e->out, i == 0 ? "" : ",");
 			buffer_put_json(e->out, span_of(text));
 		} else {
-			buffer_printf(e->out, "    %zu. %s%s%s%s\n", i + 1, text, l->targets[i].tlsa != NULL || level == LEVEL_REFUSED ? ", TLS " : "",
-				l->targets[i].tlsa != NULL || level == LEVEL_REFUSED ? policy_text(level) : "", l->targets[i].fallback ? " (only when none before it answers)" : "");
+			buffer_printf(e->out, "    %zu. %s%s%s%s\n", i + 1, text, said ? ", TLS " : "",
+				said ? policy_text(level) : "", l->targets[i].fallback ? " (only when none before it answers)" : "");
 		}
 	}
 }

@@ -28,6 +28,11 @@ bool policy_asks_tlsa(const struct outbound_params *p, enum tls_demand demand)
 	return p->outbound_tls == OUT_TLS_DANE_ONLY || demand == DEMAND_TLS || (p->outbound_dane == DANE_YES && demand != DEMAND_LESS);
 }
 
+bool policy_asks_sts(const struct outbound_params *p, enum tls_demand demand)
+{
+	return p->outbound_tls != OUT_TLS_NONE && p->outbound_tls != OUT_TLS_DANE_ONLY && p->outbound_mta_sts == STS_YES && demand != DEMAND_LESS;
+}
+
 /* MISSION C9: what the administrator and the sender ask for, raised by what the host publishes. */
 enum tls_level policy_level(const struct outbound_params *p, enum tls_demand demand, const struct lookup_target *t)
 {
@@ -38,6 +43,8 @@ enum tls_level policy_level(const struct outbound_params *p, enum tls_demand dem
 		return LEVEL_DANE;
 	if (p->outbound_tls == OUT_TLS_DANE_ONLY)
 		return LEVEL_REFUSED;
+	if (t->sts && policy_asks_sts(p, demand))
+		return LEVEL_STS;
 	if (p->outbound_tls == OUT_TLS_VERIFY || demand == DEMAND_TLS)
 		return LEVEL_VERIFY;
 	/* RFC 7672 2.2: encryption is due, though nothing can be checked */
@@ -47,6 +54,6 @@ enum tls_level policy_level(const struct outbound_params *p, enum tls_demand dem
 const char *policy_text(enum tls_level level)
 {
 	static const char *const texts[] = {[LEVEL_NONE] = "none", [LEVEL_OPPORTUNISTIC] = "opportunistic", [LEVEL_REQUIRE] = "required", [LEVEL_VERIFY] = "verified by its certificate",
-		[LEVEL_DANE] = "verified by DANE", [LEVEL_REFUSED] = "dane-only, and there is no usable TLSA record; or the message requires TLS, and outbound_tls = none"};
+		[LEVEL_STS] = "verified by its certificate (MTA-STS)", [LEVEL_DANE] = "verified by DANE", [LEVEL_REFUSED] = "dane-only, and there is no usable TLSA record; or the message requires TLS, and outbound_tls = none"};
 	return texts[level];
 }

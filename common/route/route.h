@@ -46,6 +46,7 @@ enum tls_level {
 	LEVEL_OPPORTUNISTIC, /* when it can be had */
 	LEVEL_REQUIRE,       /* whoever is at the other end */
 	LEVEL_VERIFY,        /* with a certificate of its name that a CA vouches for */
+	LEVEL_STS,           /* the same, of the host's own name, since the domain's MTA-STS policy demands it (RFC 8461) */
 	LEVEL_DANE,          /* with one that its TLSA records name (RFC 7672) */
 	LEVEL_REFUSED,       /* none would do: dane-only without records of use */
 };
@@ -60,6 +61,7 @@ const char *demand_prefix(enum tls_demand d);
 enum tls_demand demand_take(struct span *nexthop); /* takes the prefix off */
 enum tls_level policy_level(const struct outbound_params *p, enum tls_demand demand, const struct lookup_target *t);
 bool policy_asks_tlsa(const struct outbound_params *p, enum tls_demand demand); /* do TLSA records matter? */
+bool policy_asks_sts(const struct outbound_params *p, enum tls_demand demand);  /* does MTA-STS? */
 const char *policy_text(enum tls_level level);
 /* One text for a route: "NEXTHOPS" or "NEXTHOPS;FALLBACK".  Equal texts and sections are one destination. */
 void route_put_text(struct buffer *b, const struct route *r);

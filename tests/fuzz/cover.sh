@@ -28,5 +28,6 @@ convert common/message/convert.c
 rewrite common/message/rewrite.c:put*,take*,address_at,from,kind_of,rewrite*
 alias common/map/alias.c common/map/text.c
 proxy common/smtp/proxy.c
+sts common/sts/policy.c
 END
 [ "$bad" = 0 ]

@@ -7,6 +7,7 @@
 #include "pickup/pickup.h"
 #include "queuefile/queuefile.h"
 #include "smtp/smtp.h"
+#include "sts/sts.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -203,6 +204,17 @@ static void fuzz_proxy(struct span s)
 		abort();
 }
 
+static void fuzz_sts(struct span s)
+{
+	struct sts_policy p;
+	struct span id, host = {s.at, s.n < 40 ? s.n : 40};
+	const char *why;
+	if (sts_parse_policy(s, &p, &why) == 0)
+		(void)sts_names_host(buffer_span(&p.mx), host);
+	buffer_free(&p.mx);
+	(void)sts_parse_record(s, &id);
+}
+
 static void fuzz_dns(struct span s)
 {
 	struct buffer b;
@@ -214,6 +226,8 @@ static void fuzz_dns(struct span s)
 	(void)!dns_parse_answer(s, DNS_A, &b, &n, &rcode, &b);
 	buffer_clear(&b);
 	(void)!dns_parse_answer(s, DNS_TLSA, &b, &n, &rcode, NULL);
+	buffer_clear(&b);
+	(void)!dns_parse_answer(s, DNS_TXT, &b, &n, &rcode, NULL);
 	buffer_free(&b);
 }
 
@@ -376,7 +390,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	memcpy(copy, bytes, n);
 	TARGET((struct span){copy, n});
 	free(copy);
-	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite, fuzz_alias, fuzz_proxy};
+	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite, fuzz_alias, fuzz_proxy, fuzz_sts};
 	(void)unused;
 	return 0;
 }

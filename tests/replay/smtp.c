@@ -1,5 +1,6 @@
 /* smtp's conversations, played: the script is the peer; qmgr, resolver and the network are played here. */
 #include "replay.h"
+#include "smtp_names.h"
 #include "smtp/smtp_agent.h"
 
 #include <arpa/inet.h>
@@ -35,7 +36,7 @@ struct peer {
 
 static struct side {
 	struct agent agent;
-	struct channel *qmgr, *resolver, *authd, *qmgr_near; /* all but the last: the far ends */
+	struct channel *qmgr, *resolver, *authd, *sts, *qmgr_near; /* all but the last: the far ends */
 	uint64_t login;                  /* the last that authd was asked about */
 	char login_about[700];
 	struct fact network[WORDS_MOST], names[WORDS_MOST];
@@ -46,7 +47,7 @@ static struct side {
 	struct buffer content;
 	uint64_t deliveries;
 	struct buffer envelopes[WORDS_MOST]; /* by delivery */
-	bool no_confirm, dns_holds;
+	bool no_confirm, dns_holds, sts_holds;
 	struct qid_maker ids;
 	SSL_CTX *tls;
 	struct replay *replay;
@@ -154,30 +155,6 @@ static void run_network(struct replay *r, struct span args)
 
 /* ---- DNS ---- */
 
-static enum dns_status put_records(enum dns_kind kind, struct span value, struct buffer *out)
-{
-	static const struct { const char *word; enum dns_status status; } words[] = {
-		{"nxdomain", DNS_NXDOMAIN}, {"nodata", DNS_NODATA}, {"tempfail", DNS_TEMPFAIL}, {"bogus", DNS_BOGUS}};
-	for (size_t i = 0; i < COUNT_OF(words); i++)
-		if (span_is(value, words[i].word))
-			return words[i].status;
-	for (struct span word; (word = span_word(&value, " ")).n > 0;) {
-		char raw[16], text[64];
-		uint64_t preference;
-		(void)snprintf(text, sizeof text, "%.*s", SPAN_ARG(word));
-		if (kind == DNS_MX) {
-			struct span host = span_word(&value, " ");
-			if (span_is(host, "."))
-				host.n = 0;
-			if (parse_u64(word, 65535, &preference) == 0)
-				dns_put_mx(out, &(struct dns_mx){.preference = (uint32_t)preference, .host = host});
-		} else if (inet_pton(kind == DNS_A ? AF_INET : AF_INET6, text, raw) == 1) {
-			buffer_put_lspan(out, (struct span){raw, kind == DNS_A ? 4 : 16});
-		}
-	}
-	return DNS_OK;
-}
-
 static int on_query(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, dns_query, q);
@@ -189,7 +166,7 @@ static int on_query(struct channel *c, struct message *m)
 	(void)snprintf(key, sizeof key, "%s %.*s", kind, SPAN_ARG(q.name));
 	const struct fact *f = find_fact(side.names, side.names_n, span_of(key));
 	buffer_init(&records, 1 << 16);
-	enum dns_status status = f == NULL ? DNS_NODATA : put_records((enum dns_kind)q.kind, span_of(f->value), &records);
+	enum dns_status status = f == NULL ? DNS_NODATA : replay_put_records((enum dns_kind)q.kind, span_of(f->value), &records);
 	send_dns_answer(c, (struct msg_dns_answer){.serial = q.serial, .status = status, .records = buffer_span(&records)}, -1);
 	buffer_free(&records);
 	return 0;
@@ -202,6 +179,43 @@ static void run_dns(struct replay *r, struct span args)
 	struct span kind = span_word(&args, " "), name = span_word(&args, " ");
 	(void)snprintf(key, sizeof key, "%.*s %.*s", SPAN_ARG(kind), SPAN_ARG(name));
 	add_fact(r, side.names, &side.names_n, span_of(key), span_trim(args));
+}
+
+static struct channel *link_to(struct replay *r, enum role role, struct channel **far);
+
+static int on_policy(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, sts_query, q);
+	char key[400];
+	struct msg_sts_answer answer = {.serial = q.serial, .mode = STS_NONE};
+	struct buffer mx;
+	(void)snprintf(key, sizeof key, "sts %.*s", SPAN_ARG(q.domain));
+	const struct fact *f = find_fact(side.names, side.names_n, span_of(key));
+	struct span rest = span_of(f == NULL ? "none" : f->value), mode = span_word(&rest, " "), host;
+	if (side.sts_holds)
+		return 0;
+	buffer_init(&mx, 1 << 16);
+	while (answer.mode < STS_UNKNOWN && !span_is(mode, sts_mode_name((enum sts_mode)answer.mode)))
+		answer.mode++;
+	while ((host = span_word(&rest, " ")).n > 0)
+		buffer_put_lspan(&mx, host);
+	answer.mx = buffer_span(&mx);
+	send_sts_answer(c, answer, -1);
+	buffer_free(&mx);
+	return 0;
+}
+
+/* sts holds | dies | returns; dns sts DOMAIN MODE HOSTS says what it knows */
+static void run_sts(struct replay *r, struct span args)
+{
+	side.sts_holds = span_is(args, "holds");
+	if (span_is(args, "dies")) {
+		channel_close(side.sts);
+		side.sts = NULL;
+	} else if (span_is(args, "returns")) {
+		side.agent.sts = link_to(r, R_STS, &side.sts);
+	}
+	replay_settle(r);
 }
 
 /* resolver holds | dies */
@@ -267,14 +281,14 @@ static int on_prove_end(struct channel *c, struct message *m)
 
 static void far_gone(struct channel *c, int reason)
 {
-	struct channel **far[] = {&side.qmgr, &side.resolver, &side.authd};
+	struct channel **far[] = {&side.qmgr, &side.resolver, &side.authd, &side.sts};
 	for (size_t i = 0; i < COUNT_OF(far); i++)
 		if (*far[i] == c)
 			*far[i] = NULL;
 }
 
 static const struct channel_owner far_owner = {
-	.handlers = {[MSG_verdict] = on_verdict, [MSG_holds] = on_holds, [MSG_dns_query] = on_query,
+	.handlers = {[MSG_verdict] = on_verdict, [MSG_holds] = on_holds, [MSG_dns_query] = on_query, [MSG_sts_query] = on_policy,
 		[MSG_prove_begin] = on_prove_begin, [MSG_prove_step] = on_prove_step, [MSG_prove_end] = on_prove_end}, .gone = far_gone};
 
 static void near_gone(struct channel *c, int reason)
@@ -282,7 +296,11 @@ static void near_gone(struct channel *c, int reason)
 	struct agent *a = &side.agent;
 	if (c == a->resolver) {
 		a->resolver = NULL;
-		hop_resolver_gone(a);
+		hop_resolver_gone(a, false);
+	}
+	if (c == a->sts) {
+		a->sts = NULL;
+		hop_resolver_gone(a, true);
 	}
 	if (c == a->authd) {
 		auth_gone(a);
@@ -295,7 +313,7 @@ static void near_gone(struct channel *c, int reason)
 
 static const struct channel_owner near_owner = {
 	.handlers = {[MSG_deliver] = job_on_deliver, [MSG_content_part] = job_on_part, [MSG_confirm] = job_on_confirm, [MSG_dns_answer] = hop_on_answer,
-		[MSG_prove_answer] = auth_on_answer},
+		[MSG_prove_answer] = auth_on_answer, [MSG_sts_answer] = hop_on_policy},
 	.gone = near_gone,
 };
 
@@ -372,15 +390,6 @@ struct order {
 	uint64_t extra; /* bytes that stand behind the content */
 };
 
-static bool take_key(struct span word, const char *key, struct span *value)
-{
-	size_t n = strlen(key);
-	if (word.n < n || memcmp(word.at, key, n) != 0)
-		return false;
-	*value = (struct span){word.at + n, word.n - n};
-	return true;
-}
-
 static struct span inside(struct span s)
 {
 	return s.n >= 2 && s.at[0] == '<' ? (struct span){s.at + 1, s.n - 2} : s;
@@ -415,7 +424,7 @@ static void read_rcpt(struct order *o, struct span value)
 		for (size_t i = 0; i < COUNT_OF(kinds); i++)
 			if (span_is(word, kinds[i].word))
 				e->notify |= kinds[i].bit;
-		if (take_key(word, "ORCPT=", &orcpt))
+		if (replay_take_key(word, "ORCPT=", &orcpt))
 			e->orcpt = orcpt;
 	}
 }
@@ -423,21 +432,21 @@ static void read_rcpt(struct order *o, struct span value)
 static void read_order(struct replay *r, struct span args, struct order *o)
 {
 	for (struct span word, value; (word = span_word(&args, " ")).n > 0;) {
-		if (take_key(word, "from=", &value))
+		if (replay_take_key(word, "from=", &value))
 			o->e.sender = inside(value);
-		else if (take_key(word, "to=", &value))
+		else if (replay_take_key(word, "to=", &value))
 			read_rcpt(o, value);
-		else if (take_key(word, "nexthop=", &value))
+		else if (replay_take_key(word, "nexthop=", &value))
 			o->nexthop = value;
-		else if (take_key(word, "domain=", &value))
+		else if (replay_take_key(word, "domain=", &value))
 			o->domain = value;
-		else if (take_key(word, "connections=", &value))
+		else if (replay_take_key(word, "connections=", &value))
 			o->connections = value.n == 1 ? (uint32_t)(value.at[0] - '0') : 0;
-		else if (take_key(word, "most=", &value))
+		else if (replay_take_key(word, "most=", &value))
 			o->most = value.n == 1 ? (uint32_t)(value.at[0] - '0') : 0;
-		else if (take_key(word, "envid=", &value))
+		else if (replay_take_key(word, "envid=", &value))
 			o->e.envid = value;
-		else if (take_key(word, "ret=", &value))
+		else if (replay_take_key(word, "ret=", &value))
 			o->e.ret = span_is(value, "FULL") ? RET_FULL : RET_HDRS;
 		else
 			read_flag(r, o, word);
@@ -532,6 +541,7 @@ static void begin(struct replay *r)
 	side.qmgr_near = link_to(r, R_QMGR, &side.qmgr);
 	a->resolver = link_to(r, R_RESOLVER, &side.resolver);
 	a->authd = link_to(r, R_AUTHD, &side.authd);
+	a->sts = link_to(r, R_STS, &side.sts);
 }
 
 static void after(struct replay *r)
@@ -543,7 +553,7 @@ static void after(struct replay *r)
 }
 
 static const struct replay_verb verbs[] = {
-	{"connect", run_connect}, {"peer", run_peer}, {"network", run_network}, {"dns", run_dns}, {"resolver", run_resolver},
+	{"connect", run_connect}, {"peer", run_peer}, {"network", run_network}, {"dns", run_dns}, {"resolver", run_resolver}, {"sts", run_sts},
 	{"qmgr", run_qmgr}, {"job", run_job}, {"content", run_content}, {"verdict", run_verdict}, {"noverdict", run_no_verdict},
 	{"starttls", run_starttls}, {"authd", run_authd},
 };

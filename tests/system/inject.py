@@ -11,7 +11,7 @@ REGS = ("r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip 
 GETREGS, SETREGS, SINGLESTEP, ATTACH, DETACH, SYSCALL, SETOPTIONS = 12, 13, 9, 16, 17, 24, 0x4200
 CALLS = {"pread64": 17, "preadv": 295, "execve": 59, "fork": 57, "kill": 62, "prctl": 157, "mmap": 9, "socket": 41, "connect": 42, "accept4": 288, "openat": 257,
          "setsockopt": 54, "getsockopt": 55, "fsync": 74, "fdatasync": 75, "fchmod": 91, "renameat": 264, "mkdirat": 258, "unlinkat": 263,
-         "memfd_create": 319, "inotify_init1": 294, "getcwd": 79, "close": 3, "pwritev": 296, "pwrite64": 18, "epoll_wait": 232, "bind": 49, "getsockname": 51, "socketpair": 53}
+         "memfd_create": 319, "inotify_init1": 294, "getcwd": 79, "close": 3, "pwritev": 296, "pwrite64": 18, "epoll_wait": 232, "bind": 49, "getsockname": 51, "socketpair": 53, "poll": 7}
 AT_FDCWD = 2 ** 64 - 100
 
 libc = ctypes.CDLL(None, use_errno=True)

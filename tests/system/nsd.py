@@ -24,9 +24,20 @@ class Zone(unittest.TestCase):
         os.chmod(self.dir, 0o755)
         self.port = free_port()
         (self.dir / "zone").write_text(self.zone)
-        key = subprocess.run(["ldns-keygen", "-a", "ECDSAP256SHA256", "-k", "horntest"], cwd=self.dir, capture_output=True, check=True, text=True).stdout.strip()
-        subprocess.run(["ldns-signzone", "-n", "zone", key], cwd=self.dir, check=True, capture_output=True)
-        self.anchor = self.dir / f"{key}.key"
+        self.key = subprocess.run(["ldns-keygen", "-a", "ECDSAP256SHA256", "-k", "horntest"], cwd=self.dir, capture_output=True, check=True, text=True).stdout.strip()
+        self.sign()
+        self.anchor = self.dir / f"{self.key}.key"
+
+    def sign(self):
+        subprocess.run(["ldns-signzone", "-n", "zone", self.key], cwd=self.dir, check=True, capture_output=True)
+
+    def zone_is(self, zone):
+        """Another content, taken up at once."""
+        (self.dir / "zone").write_text(zone)
+        self.sign()
+        self.nsd.terminate()
+        self.nsd.wait()
+        self.start()
 
     def serve(self, zone):
         user = pwd.getpwuid(os.geteuid()).pw_name
@@ -46,9 +57,12 @@ zone:
   name: horntest
   zonefile: {zone}
 """)
+        self.start()
+        self.addCleanup(self.end)
+
+    def start(self):
         nsd = shutil.which("nsd") or "/usr/sbin/nsd"
         self.nsd = subprocess.Popen([nsd, "-d", "-c", self.dir / "nsd.conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(self.end)
         wait_for("an answer of NSD", self.answers)
 
     def answers(self):

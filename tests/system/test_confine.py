@@ -15,7 +15,7 @@ from inject import AT_FDCWD, Inside, Killed
 
 O_DIRECTORY, O_CREAT, O_WRONLY = os.O_DIRECTORY, os.O_CREAT, os.O_WRONLY
 MAINS = {"front": "smtpd/front", "smtpd": "smtpd/worker", **{r: r for r in
-         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd keyd".split()}}
+         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd keyd sts".split()}}
 
 
 def rights():
@@ -48,6 +48,7 @@ GROUPS = {
     "PAIR": ("socketpair", socket.AF_UNIX, socket.SOCK_STREAM, 0, b"12345678"),
     "MEMFD": ("memfd_create", b"probe", 0),
     "INOTIFY": ("inotify_init1", 0),
+    "POLL": ("poll", 0, 0, 0),
     "DB": ("getcwd", b" " * 4096, 4096),
     "SOCKET": ("getsockopt", 3, socket.SOL_SOCKET, socket.SO_TYPE, b"12345678", b"\4\0\0\0"),
     "ACCEPT": ("accept4", 3, 0, 0, 0),
@@ -105,7 +106,7 @@ class Confinement(unittest.TestCase):
     def own_dir(self, role):
         spool = self.horn.server_dir
         return {"cleanup": spool / "Queue" / "journal", "mover": spool / "Queue", "qmgr": spool / "Queue", "drop": spool / "Drop",
-                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers"}.get(role, self.horn.root / "open")
+                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers", "sts": self.horn.dir / "spool/sts"}.get(role, self.horn.root / "open")
 
     def descriptor(self, pid, path):
         for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
@@ -227,7 +228,7 @@ class Confinement(unittest.TestCase):
                 p.call("close", fd)
             return errno.errorcode[-result]
 
-        for role in ("smtp", "resolver"):
+        for role in ("smtp", "resolver", "sts"):
             with self.subTest(role=role):
                 self.assertEqual(connect(self.pid_of(role), self.closed_port), "EACCES")
                 bystander = Bystander(self.users(role), "/")

@@ -88,7 +88,7 @@ class Kill(unittest.TestCase):
                     sink.messages.clear()
 
     def test_each_process_killed_alone_is_replaced_and_nothing_is_lost(self):
-        for role in ("logd", "resolver", "bounce", "control", "mover", "cleanup", "qmgr", "drop", "pickup", "smtp", "smtpd", "front"):
+        for role in ("logd", "resolver", "sts", "bounce", "control", "mover", "cleanup", "qmgr", "drop", "pickup", "smtp", "smtpd", "front"):
             with self.subTest(role), Sink() as sink, Horn(["test_mode=yes"], ["destination_probe=1s"], [remote(sink)]) as h:
                 ledger = Ledger(h.port, 12)
                 wait_for("acknowledged", lambda: len(ledger.acknowledged) > 100)

@@ -15,7 +15,7 @@ from test_keys import context, forms as key_forms, make_pair, memory
 
 TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
 # who may hold which for a while: the worker hears a password, smtp says one; authd has those of the outside
-NEVER = ("master", "front", "cleanup", "mover", "qmgr", "drop", "bounce", "pickup", "control", "logd", "resolver", "keyd")
+NEVER = ("master", "front", "cleanup", "mover", "qmgr", "drop", "bounce", "pickup", "control", "logd", "resolver", "sts", "keyd")
 
 
 def forms(word):

@@ -9,7 +9,7 @@ import unittest
 
 from horn import Horn, Sink, free_port, remote, wait_for
 
-NETWORK = {"front", "smtpd", "smtp", "resolver"}
+NETWORK = {"front", "smtpd", "smtp", "resolver", "sts"}
 
 
 class Service(unittest.TestCase):
@@ -19,7 +19,7 @@ class Service(unittest.TestCase):
     def check_rights(self, h, root):
         status = h.status()
         roles = {p["role"] for p in status["processes"]}
-        self.assertEqual(roles, {"logd", "resolver", "authd", "keyd", "bounce", "control", "mover", "cleanup", "qmgr", "drop", "pickup", "smtp", "smtpd", "front"})
+        self.assertEqual(roles, {"logd", "resolver", "sts", "authd", "keyd", "bounce", "control", "mover", "cleanup", "qmgr", "drop", "pickup", "smtp", "smtpd", "front"})
         for p in status["processes"]:
             s = self.proc_status(p["pid"])
             self.assertEqual((s["Seccomp"], s["NoNewPrivs"]), ("2", "1"), p)

@@ -40,6 +40,26 @@ START_TEST(a_cut_or_looping_answer_is_refused)
 END_TEST
 
 /* The same with a PTR record, as the name servers of an address give it. */
+/* RFC 1035 3.3.14: the strings of a TXT record mean one text. */
+START_TEST(a_text_is_its_strings_joined)
+{
+	static const char text[] = "\0\1\x81\x80\0\1\0\1\0\0\0\0\1a\1b\0\0\x10\0\1\xc0\x0c\0\x10\0\1\0\0\0\x3c\0\6\2v=\2ST";
+	struct buffer b;
+	struct span rest, value;
+	size_t n;
+	unsigned rcode;
+	buffer_init(&b, 1000);
+	ck_assert_int_eq(dns_parse_answer((struct span){text, sizeof text - 1}, DNS_TXT, &b, &n, &rcode, NULL), 0);
+	rest = buffer_span(&b);
+	ck_assert(take_lspan(&rest, &value) && span_is(value, "v=ST") && rest.n == 0);
+	char over[sizeof text];
+	memcpy(over, text, sizeof text);
+	over[sizeof text - 4] = 3; /* a string that is longer than the record */
+	ck_assert_int_eq(dns_parse_answer((struct span){over, sizeof text - 1}, DNS_TXT, &b, &n, &rcode, NULL), EBADMSG);
+	buffer_free(&b);
+}
+END_TEST
+
 START_TEST(a_ptr_answer_is_a_name)
 {
 	struct buffer b;
@@ -71,6 +91,7 @@ Suite *suite_dns(void)
 	TCase *t = tcase_create("dns");
 	tcase_add_test(t, an_mx_answer_is_read_through_its_pointers);
 	tcase_add_test(t, a_cut_or_looping_answer_is_refused);
+	tcase_add_test(t, a_text_is_its_strings_joined);
 	tcase_add_test(t, a_ptr_answer_is_a_name);
 	suite_add_tcase(s, t);
 	return s;

@@ -218,6 +218,64 @@ START_TEST(each_rule_of_tlsa)
 }
 END_TEST
 
+/* RFC 8461 4.1, 5: what a policy does to the hosts.  policy: the mode and the names; "away": it can't be asked for. */
+static const struct { const char *rule, *route, *policy, *outcome; } policies[] = {
+	{"no policy", "two.example", "none", "a.example a.example a.example b.example"},
+	{"only hosts that are named, which have to show it", "two.example", "enforce b.example", "b.example!"},
+	{"in their order", "two.example", "enforce *.example", "a.example! a.example! a.example! b.example!"},
+	{"none is named", "two.example", "enforce c.example", "4.7.5 none of the next hop's MX hosts is one that its MTA-STS policy (enforce) names"},
+	{"none is named: what comes after is tried", "two.example;[192.0.2.9]", "enforce c.example", "192.0.2.9"},
+	{"testing leaves none out", "two.example", "testing c.example", "a.example a.example a.example b.example"},
+	{"the domain itself, without an MX", "bare.example", "enforce bare.example", "bare.example!"},
+	{"it can't be told", "two.example", "unknown", "4.7.5 the next hop's MTA-STS policy cannot be told now"},
+	{"it can't be asked for", "two.example", "away", "4.7.5 the next hop's MTA-STS policy cannot be asked for now"},
+	{"a host that the route names has no MX, so no policy", "[a.example]", "away", "a.example a.example a.example"},
+	{"each step has its own: the next one is free of it", "two.example, [b.example]", "enforce a.example", "a.example! a.example! a.example! b.example"},
+};
+
+struct sts_world {
+	int ended;
+	const char *policy;
+};
+
+static bool answer_policy(struct lookup *l, const char *domain)
+{
+	const struct sts_world *w = l->context;
+	struct span rest = span_of(w->policy), mode = span_word(&rest, " "), host;
+	struct sts_said said = {.mode = STS_NONE};
+	struct buffer mx;
+	ck_assert_msg(strcmp(domain, "two.example") == 0 || strcmp(domain, "bare.example") == 0, "%s", domain);
+	if (span_is(mode, "away"))
+		return false;
+	buffer_init(&mx, 1000);
+	while (!span_is(mode, sts_mode_name(said.mode)))
+		said.mode++;
+	while ((host = span_word(&rest, " ")).n > 0)
+		buffer_put_lspan(&mx, host);
+	said.mx = buffer_span(&mx);
+	lookup_sts(l, &said);
+	buffer_free(&mx);
+	return true;
+}
+
+START_TEST(each_rule_of_sts)
+{
+	struct sts_world w = {.policy = policies[_i].policy};
+	struct buffer out;
+	struct lookup l = {.context = &w, .ask = answer, .ask_sts = answer_policy, .done = done, .is_own = is_own, .fqdn = "mx.own.example", .default_port = 25, .sts = true};
+	buffer_init(&out, 10000);
+	lookup_begin(&l, span_of(policies[_i].route));
+	ck_assert_int_eq(w.ended, 1);
+	for (size_t i = 0; i < l.targets_n; i++)
+		buffer_printf(&out, "%s%s%s", i > 0 ? " " : "", l.targets[i].name, l.targets[i].sts ? "!" : "");
+	if (l.state != LOOKUP_READY)
+		buffer_printf(&out, "%s %s", l.enhanced, l.reason);
+	ck_assert_msg(strcmp(buffer_cstr(&out), policies[_i].outcome) == 0, "%s: %s", policies[_i].rule, buffer_cstr(&out));
+	lookup_free(&l);
+	buffer_free(&out);
+}
+END_TEST
+
 static void keep_note(struct lookup *l, const char *text)
 {
 	struct buffer *notes = *((struct buffer **)l->context + 1);
@@ -312,6 +370,7 @@ Suite *suite_lookup(void)
 	Suite *s = suite_create("lookup");
 	TCase *t = tcase_create("lookup");
 	tcase_add_loop_test(t, each_rule_of_tlsa, 0, (int)COUNT_OF(safe));
+	tcase_add_loop_test(t, each_rule_of_sts, 0, (int)COUNT_OF(policies));
 	tcase_add_loop_test(t, each_rule_of_looking_up, 0, (int)COUNT_OF(cases));
 	tcase_add_test(t, what_is_noted);
 	tcase_add_test(t, an_address_is_taken_by_its_family_and_size);

@@ -306,23 +306,24 @@ START_TEST(whose_login_goes_where)
 END_TEST
 
 /* MISSION C9, RFC 7672 2.2, RFC 8689: the level by what is asked for, by what the message demands, and by what is published: nothing,
- * with outbound_dane = no a usable record, unusable ones, a usable one. */
-static const struct { int64_t asked; enum tls_demand demand; enum tls_level none, no, unusable, usable; } levels[] = {
-	{OUT_TLS_OPPORTUNISTIC, DEMAND_NONE, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_REQUIRE, LEVEL_DANE},
-	{OUT_TLS_NONE, DEMAND_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE},
-	{OUT_TLS_REQUIRE, DEMAND_NONE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_DANE},
-	{OUT_TLS_VERIFY, DEMAND_NONE, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_DANE},
-	{OUT_TLS_DANE_ONLY, DEMAND_NONE, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE},
-	{OUT_TLS_OPPORTUNISTIC, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE},
-	{OUT_TLS_NONE, DEMAND_TLS, LEVEL_REFUSED, LEVEL_REFUSED, LEVEL_REFUSED, LEVEL_REFUSED},
-	{OUT_TLS_REQUIRE, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE},
-	{OUT_TLS_VERIFY, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE},
-	{OUT_TLS_DANE_ONLY, DEMAND_TLS, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE},
-	{OUT_TLS_OPPORTUNISTIC, DEMAND_LESS, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC},
-	{OUT_TLS_NONE, DEMAND_LESS, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE},
-	{OUT_TLS_REQUIRE, DEMAND_LESS, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE},
-	{OUT_TLS_VERIFY, DEMAND_LESS, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY},
-	{OUT_TLS_DANE_ONLY, DEMAND_LESS, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE},
+ * with outbound_dane = no a usable record, unusable ones, a usable one; by a policy that names the host (RFC 8461), which does not matter
+ * where usable records are, with outbound_mta_sts = no, or where less is asked for. */
+static const struct { int64_t asked; enum tls_demand demand; enum tls_level none, no, unusable, usable, sts; } levels[] = {
+	{OUT_TLS_OPPORTUNISTIC, DEMAND_NONE, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_REQUIRE, LEVEL_DANE, LEVEL_STS},
+	{OUT_TLS_NONE, DEMAND_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE},
+	{OUT_TLS_REQUIRE, DEMAND_NONE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_DANE, LEVEL_STS},
+	{OUT_TLS_VERIFY, DEMAND_NONE, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_DANE, LEVEL_STS},
+	{OUT_TLS_DANE_ONLY, DEMAND_NONE, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED},
+	{OUT_TLS_OPPORTUNISTIC, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE, LEVEL_STS},
+	{OUT_TLS_NONE, DEMAND_TLS, LEVEL_REFUSED, LEVEL_REFUSED, LEVEL_REFUSED, LEVEL_REFUSED, LEVEL_REFUSED},
+	{OUT_TLS_REQUIRE, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE, LEVEL_STS},
+	{OUT_TLS_VERIFY, DEMAND_TLS, LEVEL_VERIFY, LEVEL_DANE, LEVEL_VERIFY, LEVEL_DANE, LEVEL_STS},
+	{OUT_TLS_DANE_ONLY, DEMAND_TLS, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED},
+	{OUT_TLS_OPPORTUNISTIC, DEMAND_LESS, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC, LEVEL_OPPORTUNISTIC},
+	{OUT_TLS_NONE, DEMAND_LESS, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE, LEVEL_NONE},
+	{OUT_TLS_REQUIRE, DEMAND_LESS, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE, LEVEL_REQUIRE},
+	{OUT_TLS_VERIFY, DEMAND_LESS, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY, LEVEL_VERIFY},
+	{OUT_TLS_DANE_ONLY, DEMAND_LESS, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED, LEVEL_DANE, LEVEL_REFUSED},
 };
 
 START_TEST(each_level_of_tls)
@@ -334,6 +335,12 @@ START_TEST(each_level_of_tls)
 	ck_assert_int_eq(policy_level(&no, levels[_i].demand, &one), levels[_i].no);
 	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &bad), levels[_i].unusable);
 	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &one), levels[_i].usable);
+	const struct lookup_target named = {.sts = true}, both = {.sts = true, .tlsa = &usable}, odd_too = {.sts = true, .tlsa = &odd};
+	const struct outbound_params unasked = {.outbound_tls = levels[_i].asked, .outbound_mta_sts = STS_NO};
+	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &named), levels[_i].sts);
+	ck_assert_int_eq(policy_level(&unasked, levels[_i].demand, &named), levels[_i].none);
+	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &both), levels[_i].usable == LEVEL_DANE ? LEVEL_DANE : levels[_i].sts);
+	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &odd_too), levels[_i].sts == LEVEL_STS ? LEVEL_STS : levels[_i].unusable);
 }
 END_TEST
 

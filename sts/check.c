@@ -1,0 +1,203 @@
+#include "sts_agent.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t now_s(void)
+{
+	return clock_wall_us() / 1000000;
+}
+
+static bool ask(struct domain_policy *d, enum dns_kind kind, const char *name)
+{
+	struct sts_agent *a = d->agent;
+	struct query *q = a->resolver == NULL ? NULL : calloc(1, sizeof *q);
+	if (q == NULL)
+		return false;
+	*q = (struct query){.serial = ++a->serial, .of = d, .kind = kind, .next = a->queries};
+	a->queries = q;
+	d->asking++;
+	send_dns_query(a->resolver, (struct msg_dns_query){.serial = q->serial, .kind = (uint32_t)kind, .limit_ms = DNS_LIMIT_MS, .name = span_of(name)}, -1);
+	return true;
+}
+
+/* RFC 8461 3.1: what is not to be had from the DNS says nothing about a policy that is known. */
+void check_begin(struct domain_policy *d)
+{
+	char name[300];
+	d->phase = PHASE_RECORD;
+	d->asking = 0;
+	if (snprintf(name, sizeof name, "_mta-sts.%s", d->domain) > 253 || !ask(d, DNS_TXT, name))
+		domain_rest(d);
+}
+
+/* No fetch for a while; a policy that is known holds on (RFC 8461 5.1). */
+static void fail(struct domain_policy *d, const char *format, const char *detail) PRINTF_LIKE(2, 0);
+static void fail(struct domain_policy *d, const char *format, const char *detail)
+{
+	(void)snprintf(d->failure, sizeof d->failure, format, detail);
+	d->retry_s = now_s() + RETRY_S;
+	LOG(&d->agent->proc.log, policy_failed, NO_ID, F("domain", span_of(d->domain)), F("reason", span_of(d->failure)), F("holds", domain_holds(d) ? span_of(d->id) : SPAN_LIT("none")));
+	domain_rest(d);
+}
+
+/* ---- the policy ---- */
+
+static void take_policy(struct domain_policy *d, struct span text)
+{
+	struct sts_policy p;
+	const char *why;
+	if (sts_parse_policy(text, &p, &why) != 0) {
+		buffer_free(&p.mx);
+		fail(d, "the policy is of no use: %s", why);
+		return;
+	}
+	buffer_free(&d->mx);
+	d->mx = p.mx;
+	d->mode = p.mode;
+	d->kept = true;
+	d->fetched_s = now_s();
+	d->until_s = d->fetched_s + p.max_age_s;
+	d->retry_s = 0;
+	d->failure[0] = '\0';
+	(void)snprintf(d->id, sizeof d->id, "%s", d->fresh_id);
+	LOG(&d->agent->proc.log, policy, NO_ID, F("domain", span_of(d->domain)), F("policy", span_of(d->id)), F("mode", span_of(sts_mode_name(d->mode))));
+	store_write(d);
+	domain_rest(d);
+}
+
+static void fetched(struct transfer *t, const char *failure)
+{
+	struct domain_policy *d = t->context;
+	const char *type = NULL;
+	long code = 0;
+	if (failure != NULL) {
+		char text[280];
+		(void)snprintf(text, sizeof text, "%s", failure);
+		fetch_end(t);
+		fail(d, "the policy could not be fetched: %s", text);
+		return;
+	}
+	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &code);
+	(void)curl_easy_getinfo(t->easy, CURLINFO_CONTENT_TYPE, &type);
+	struct span kind = span_of(type), media = span_trim(span_until(&kind, ';'));
+	struct buffer body = t->body;
+	t->body = (struct buffer){0};
+	bool good = code == 200 && span_case_is(media, "text/plain");
+	fetch_end(t);
+	if (good)
+		take_policy(d, buffer_span(&body));
+	else
+		fail(d, "the policy could not be fetched: %s", code == 200 ? "it is not text/plain (RFC 8461 3.2)" : "the server answered with something other than 200 (RFC 8461 3.3)");
+	buffer_free(&body);
+}
+
+static void fetch(struct domain_policy *d)
+{
+	const struct authorities *trusted = &d->agent->authorities[d->authorities];
+	if (d->addresses.n == 0) {
+		fail(d, "the policy could not be fetched: %s", "its host has no address");
+		return;
+	}
+	d->phase = PHASE_FETCH;
+	(void)snprintf(d->url, sizeof d->url, "https://%s/.well-known/mta-sts.txt", d->host);
+	d->transfer = (struct transfer){.context = d, .done = fetched, .agent = d->agent, .url = d->url, .host = d->host,
+		.addresses = buffer_span(&d->addresses), .authorities = buffer_span(&trusted->pem)};
+	int error = trusted->pem.n == 0 ? ENOENT : fetch_begin(&d->transfer);
+	if (error != 0)
+		fail(d, "the policy could not be fetched: %s", error == ENOENT ? "outbound_tls_ca_file can't be read" : error == EAGAIN ? "too many are being fetched" : "not enough memory");
+}
+
+/* ---- what the DNS says ---- */
+
+static void take_addresses(struct domain_policy *d, enum dns_kind kind, struct span records)
+{
+	struct span raw;
+	for (unsigned n = 0; take_lspan(&records, &raw) && n < ADDRESSES_MOST / 2; n++) {
+		char text[INET6_ADDRSTRLEN];
+		if (raw.n == (kind == DNS_A ? 4u : 16u) && inet_ntop(kind == DNS_A ? AF_INET : AF_INET6, raw.at, text, sizeof text) != NULL)
+			buffer_printf(&d->addresses, "%s%s", d->addresses.n == 0 ? "" : ",", text);
+	}
+}
+
+/* The id of the one record that there may be (RFC 8461 3.1). */
+static struct span find_id(struct span records)
+{
+	struct span record, id, found = {"", 0};
+	unsigned n = 0;
+	while (take_lspan(&records, &record))
+		if (sts_parse_record(record, &id)) {
+			n++;
+			found = id;
+		}
+	return n == 1 ? found : (struct span){"", 0};
+}
+
+static void take_record(struct domain_policy *d, struct span id)
+{
+	bool old = domain_holds(d) && span_is(id, d->id) && now_s() < d->fetched_s + (d->until_s - d->fetched_s) / 2;
+	if (id.n == 0) {
+		if (!domain_holds(d))
+			d->retry_s = 0;
+		domain_rest(d);
+		return;
+	}
+	if (old || now_s() < d->retry_s) {
+		domain_rest(d);
+		return;
+	}
+	(void)snprintf(d->fresh_id, sizeof d->fresh_id, "%.*s", SPAN_ARG(id));
+	d->phase = PHASE_ADDRESSES;
+	buffer_clear(&d->addresses);
+	if (snprintf(d->host, sizeof d->host, "mta-sts.%s", d->domain) > 253) {
+		fail(d, "the policy could not be fetched: %s", "its host's name would be too long");
+		return;
+	}
+	bool asked = ask(d, DNS_AAAA, d->host), also = ask(d, DNS_A, d->host);
+	if (!asked && !also)
+		fetch(d);
+}
+
+static void take_answer(struct domain_policy *d, enum dns_kind kind, struct span records)
+{
+	d->asking--;
+	if (d->phase == PHASE_RECORD) {
+		take_record(d, find_id(records));
+		return;
+	}
+	take_addresses(d, kind, records);
+	if (d->asking == 0)
+		fetch(d);
+}
+
+int check_on_answer(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, dns_answer, got);
+	struct sts_agent *a = ch->program;
+	for (struct query **p = &a->queries; *p != NULL; p = &(*p)->next) {
+		struct query *q = *p;
+		if (q->serial != got.serial)
+			continue;
+		struct domain_policy *d = q->of;
+		enum dns_kind kind = q->kind;
+		*p = q->next;
+		free(q);
+		take_answer(d, kind, got.status == DNS_OK ? got.records : (struct span){"", 0});
+		return 0;
+	}
+	return 0;
+}
+
+void check_resolver_gone(struct sts_agent *a)
+{
+	while (a->queries != NULL) {
+		struct query *q = a->queries;
+		struct domain_policy *d = q->of;
+		enum dns_kind kind = q->kind;
+		a->queries = q->next;
+		free(q);
+		take_answer(d, kind, (struct span){"", 0});
+	}
+}

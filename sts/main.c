@@ -1,0 +1,117 @@
+/* sts: fetches the MTA-STS policies of other domains and keeps them.
+ * User: posthorn-out.
+ * May: connect by TCP to port 443; write below spool_directory/sts.
+ * Never: look a name up itself, open another file after its start, see the queue. */
+#include "sts_agent.h"
+
+#include <fcntl.h>
+#include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+const struct log_event log_events[] = {
+#define EVENT(name, level, meaning, action) {#name, level, meaning, action},
+#include "events.def"
+#undef EVENT
+};
+
+static struct sts_agent agent;
+static const struct confinement rights = {.user_suffix = "out", .calls = CALLS_SOCKET | CALLS_CONNECT | CALLS_POLL | CALLS_FILES | CALLS_WRITE | CALLS_RENAME, .connects = true, .files = 1024};
+enum { AUTHORITIES_MOST = 16 * 1024 * 1024 };
+
+static void peer_gone(struct channel *ch, int reason)
+{
+	struct sts_agent *a = ch->program;
+	(void)reason;
+	if (ch == a->resolver) {
+		a->resolver = NULL;
+		check_resolver_gone(a);
+	}
+	domain_asker_gone(a, ch);
+}
+
+static const struct channel_owner owner = {.handlers = {[MSG_sts_query] = domain_on_query, [MSG_dns_answer] = check_on_answer}, .gone = peer_gone};
+
+static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
+{
+	struct sts_agent *a = p->program;
+	struct channel *ch = channel_make(p->base, fd, R_STS, role, &owner, a);
+	if (ch == NULL)
+		return;
+	ch->instance = instance;
+	ch->server = server;
+	ch->pid = pid;
+	if (role != R_RESOLVER)
+		return;
+	struct channel *old = a->resolver;
+	if (old != NULL) /* its successor came before the word that it is gone */
+		peer_gone(old, 0);
+	channel_close(old);
+	a->resolver = ch;
+}
+
+/* The first server with the same file: its text is there once. */
+uint32_t authorities_of(const struct sts_agent *a, uint32_t server)
+{
+	uint32_t first = 0;
+	while (strcmp(a->authorities[first].path, a->authorities[server].path) != 0)
+		first++;
+	return first;
+}
+
+/* Once confined no file can be opened: a reload that names another has this process replaced. */
+static int read_authorities(struct sts_agent *a, struct complaint *why)
+{
+	const struct config *c = &a->proc.config;
+	a->authorities = calloc(c->servers_n, sizeof *a->authorities);
+	for (uint32_t i = 0; a->authorities != NULL && i < c->servers_n; i++) {
+		a->authorities[i].path = strdup(c->servers[i].p.outbound_tls_ca_file);
+		if (a->authorities[i].path == NULL)
+			break;
+		buffer_init(&a->authorities[i].pem, AUTHORITIES_MOST);
+		if (authorities_of(a, i) == i && read_file_at(AT_FDCWD, a->authorities[i].path, AUTHORITIES_MOST, &a->authorities[i].pem) != 0)
+			buffer_free(&a->authorities[i].pem); /* no policy can be fetched then, which is said for each */
+		if (i + 1 == c->servers_n)
+			return 0;
+	}
+	complain(why, "sts", 0, "not enough memory");
+	return ENOMEM;
+}
+
+/* OpenSSL reads its configuration at the first use. */
+static void warm_up(void)
+{
+	SSL_CTX *c = SSL_CTX_new(TLS_client_method());
+	SSL_CTX_free(c);
+}
+
+int main(void)
+{
+	struct complaint why;
+	struct sts_agent *a = &agent;
+	struct port_list ports = {0};
+	const struct timeval every = {.tv_sec = SWEEP_S};
+	if (proc_begin(&a->proc, R_STS, &why) != 0)
+		return proc_fail(&a->proc, EX_CONFIG, &why);
+	a->proc.program = a;
+	a->proc.linked = linked;
+	a->dir_fd = proc_fd(&a->proc, "sts");
+	warm_up();
+	a->sweep = event_new(a->proc.base, -1, EV_PERSIST, domain_sweep, a);
+	int error = read_authorities(a, &why);
+	if (error == 0)
+		error = fetch_setup(a, &why);
+	if (error == 0 && (a->sweep == NULL || event_add(a->sweep, &every) != 0 || port_list_add(&ports, HTTPS_PORT) != 0)) {
+		complain(&why, "sts", 0, "not enough memory");
+		error = ENOMEM;
+	}
+	const struct path_rule paths[] = {{.dir_fd = a->dir_fd, .rights = PATH_READ | PATH_WRITE}};
+	if (error == 0)
+		error = proc_confine(&a->proc, &rights, paths, COUNT_OF(paths), &ports, &why);
+	free(ports.ports);
+	if (error != 0)
+		return proc_fail(&a->proc, EX_OSERR, &why);
+	store_read_all(a);
+	return proc_run(&a->proc);
+}

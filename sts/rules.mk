@@ -1,0 +1,3 @@
+PROGRAMS += sts
+SRC_sts := $(wildcard sts/*.c)
+LIBS_sts := -lcurl -lssl -lcrypto

@@ -1,0 +1,120 @@
+/* sts: fetches the MTA-STS policies of domains and keeps them (RFC 8461). */
+#ifndef STS_STS_AGENT_H
+#define STS_STS_AGENT_H
+
+#include "dns/dns.h"
+#include "ipc/ipc.h"
+#include "log/log.h"
+#include "proc/proc.h"
+#include "sts/sts.h"
+#include <curl/curl.h>
+
+#define EVENTS_FILE "sts/events.def"
+#include "log/events.h"
+
+enum {
+	DOMAINS_MOST = 20000, DOMAIN_BUCKETS = 4096, TRANSFERS_MOST = 32,
+	DNS_LIMIT_MS = 10000, FETCH_LIMIT_S = 60 /* RFC 8461 3.3 */, CONNECT_LIMIT_S = 20, HTTPS_PORT = 443,
+	RETRY_S = 300,           /* after a fetch that failed (RFC 8461 3.3) */
+	REFRESH_S = 86400,       /* a policy that is in use is looked at once a day (RFC 8461 10.2) */
+	SWEEP_S = 60, FILE_NAME = 65, ADDRESSES_MOST = 8,
+};
+
+/* One HTTPS transfer.  The caller fills the first part. */
+struct transfer {
+	void *context;
+	/* failure NULL: the server answered with a 2xx; may free the struct */
+	void (*done)(struct transfer *t, const char *failure);
+	struct sts_agent *agent;
+	const char *url, *host;  /* host: of the URL, as its certificate must name it */
+	struct span addresses;   /* of the host, in text, separated by commas */
+	struct span authorities; /* PEM */
+	/* private */
+	CURL *easy;
+	struct curl_slist *resolve;
+	struct buffer body;
+	char error[CURL_ERROR_SIZE];
+};
+
+struct asker {
+	struct channel *channel; /* NULL: gone */
+	uint64_t serial;
+	struct asker *next;
+};
+
+/* What is known of a domain's policy, and what is being done to know it. */
+enum phase { PHASE_REST, PHASE_RECORD, PHASE_ADDRESSES, PHASE_FETCH };
+struct domain_policy {
+	struct sts_agent *agent;
+	char domain[256];
+	uint32_t authorities;    /* which ones vouch for it */
+	bool kept;               /* there is one */
+	enum sts_mode mode;
+	char id[STS_ID_MOST + 1];
+	struct buffer mx;        /* as in struct sts_policy */
+	int64_t fetched_s, until_s, checked_s, used_s;
+	int64_t retry_s;         /* no fetch before, where the last one failed */
+	char failure[300];
+	enum phase phase;
+	unsigned asking;
+	char fresh_id[STS_ID_MOST + 1];
+	struct buffer addresses;
+	struct transfer transfer;
+	char url[320], host[272];
+	struct asker *askers;
+	struct domain_policy *next;           /* in its bucket */
+	struct domain_policy *older, *newer;  /* by last use */
+};
+
+struct authorities {
+	const char *path;
+	struct buffer pem;
+};
+
+struct query {
+	uint64_t serial;
+	struct domain_policy *of;
+	enum dns_kind kind;
+	struct query *next;
+};
+
+struct sts_agent {
+	struct process proc;
+	struct channel *resolver;
+	int dir_fd;
+	CURLM *multi;
+	struct event *curl_timer, *sweep;
+	size_t transfers;
+	struct authorities *authorities; /* by server; equal paths have the first one's text */
+	struct domain_policy *domains[DOMAIN_BUCKETS];
+	struct domain_policy *oldest, *newest;
+	size_t domains_n;
+	struct query *queries;
+	uint64_t serial;
+};
+
+/* main.c */
+uint32_t authorities_of(const struct sts_agent *a, uint32_t server);
+/* domains.c: the table */
+struct domain_policy *domain_get(struct sts_agent *a, uint32_t authorities, struct span domain); /* NULL: no memory, or all are busy */
+void domain_used(struct domain_policy *d);
+void domain_forget(struct domain_policy *d);      /* the file too */
+bool domain_holds(const struct domain_policy *d); /* there is a policy that has not expired */
+void domain_rest(struct domain_policy *d);        /* nothing is under way any more: what holds nothing is forgotten */
+int domain_on_query(struct channel *ch, struct message *m);
+void domain_asker_gone(struct sts_agent *a, const struct channel *ch);
+void domain_sweep(int fd, short what, void *context);
+/* check.c: the record, the addresses, the policy */
+void check_begin(struct domain_policy *d);
+int check_on_answer(struct channel *ch, struct message *m);
+void check_resolver_gone(struct sts_agent *a);
+/* fetch.c */
+MUST_CHECK int fetch_setup(struct sts_agent *a, struct complaint *why);
+MUST_CHECK int fetch_begin(struct transfer *t);   /* 0, EAGAIN: too many at a time, or ENOMEM */
+void fetch_end(struct transfer *t);
+/* store.c: spool_directory/sts */
+void store_write(struct domain_policy *d);
+void store_remove(const struct domain_policy *d);
+void store_read_all(struct sts_agent *a);
+
+#endif
