@@ -183,6 +183,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		(void)close(fd);
 		return;
 	}
+	bool new_reports = config_reports_tls(&m->config) != config_reports_tls(&fresh);
 	bool new_authorities = has_new_authorities(&m->config, &fresh), new_ports = has_new_ports(&m->config, &fresh) || new_authorities, new_dns = has_new_dns(&m->config, &fresh), new_drops = has_new_drops(&m->config, &fresh);
 	config_free(&m->config);
 	(void)close(m->config_fd);
@@ -197,7 +198,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 			master_send_secrets(m, c);
 	if (new_ports)
 		replace(m, R_SMTP);
-	if (new_authorities)
+	if (new_authorities || new_reports)
 		replace(m, R_STS);
 	if (new_dns)
 		replace(m, R_RESOLVER);

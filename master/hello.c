@@ -109,6 +109,9 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 	case R_STS:
 		(void)snprintf(paths[0], 1200, "%s/sts", m->config.service.spool_directory);
 		give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "sts");
+		(void)snprintf(paths[1], 1200, "%s/maildrop", m->config.service.spool_directory);
+		if (config_reports_tls(&m->config))
+			give_path(g, paths[1], O_RDONLY | O_DIRECTORY, "maildrop");
 		break;
 	case R_CLEANUP:
 	case R_QMGR:

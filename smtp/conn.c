@@ -148,6 +148,7 @@ static bool try_next(struct job *j)
 		describe(c, j);
 		if (policy_of(c) == LEVEL_REFUSED) {
 			set_reason(j, policy_text(LEVEL_REFUSED));
+			report_session(c, RESULT_DANE_REQUIRED, "");
 			j->last_status = "4.7.5";
 			c->job = NULL;
 			conn_close(c);

@@ -156,6 +156,7 @@ void dialog_handshake(struct conn *c)
 		(void)event_del(c->writable);
 		c->want_write = false;
 		c->offers = c->mechanisms = 0;
+		report_handshake(c, true);
 		say_hello(c);
 		return;
 	case TLS_WANT_WRITE:
@@ -170,6 +171,7 @@ void dialog_handshake(struct conn *c)
 	case TLS_FAILED:
 	case TLS_WANT_KEY:
 	case TLS_WANT_JOB:
+		report_handshake(c, false);
 		dialog_broken(c, tls_failure_text(c->ssl));
 	}
 }
@@ -194,6 +196,8 @@ static void established(struct conn *c)
 		return;
 	}
 	enum tls_level due = level_due(c);
+	if (wants_tls(c) && c->state != CONN_STARTTLS)
+		report_session(c, RESULT_STARTTLS_NOT_SUPPORTED, "");
 	if (c->ssl == NULL && due > LEVEL_OPPORTUNISTIC) {
 		char what[100];
 		(void)snprintf(what, sizeof what, "TLS %s", policy_text(due));
@@ -260,6 +264,7 @@ static void step(struct conn *c)
 			start_tls(c);
 			return;
 		}
+		report_session(c, RESULT_STARTTLS_NOT_SUPPORTED, "STARTTLS was refused");
 		if (code == 421 || policy_of(c) > LEVEL_OPPORTUNISTIC) {
 			leave_address(c, "STARTTLS", code, buffer_span(&c->reply.text), policy_of(c) > LEVEL_OPPORTUNISTIC ? "4.7.5" : NULL);
 			return;

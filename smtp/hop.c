@@ -21,7 +21,7 @@ static struct hop *make_hop(struct agent *a, uint32_t server, struct span nextho
 	if (h == NULL)
 		return NULL;
 	*h = (struct hop){.agent = a, .nexthop = span_dup(nexthop), .domain = span_dup(domain), .server = server,
-		.lookup = {.context = h, .ask = ask, .ask_sts = ask_sts, .done = done, .is_own = is_own}};
+		.lookup = {.context = h, .ask = ask, .ask_sts = ask_sts, .done = done, .is_own = is_own, .left_out = report_left_out}};
 	h->ready_end = &h->ready;
 	struct span rest = span_of(h->nexthop);
 	h->demand = demand_take(&rest);

@@ -42,7 +42,12 @@ int policy_demand(struct conn *c)
 		if (t->named && strcmp(t->domain, t->name) != 0)
 			names[n++] = t->name;
 		return tls_demand_names(c->ssl, names, n);
-	case LEVEL_NONE: case LEVEL_OPPORTUNISTIC: case LEVEL_REQUIRE: case LEVEL_REFUSED:
+	case LEVEL_OPPORTUNISTIC: /* what a policy in mode testing would demand is looked at alone (RFC 8461 5) */
+		names[0] = t->name;
+		if (t->sts == STS_TESTING && tls_demand_names(c->ssl, names, 1) == 0)
+			SSL_set_verify(c->ssl, SSL_VERIFY_NONE, NULL);
+		return 0;
+	case LEVEL_NONE: case LEVEL_REQUIRE: case LEVEL_REFUSED:
 		return 0;
 	}
 	return 0;

@@ -211,6 +211,10 @@ void slot_new_policy(struct agent *a);   /* a reload: connections and look-ups o
 enum tls_level policy_of(const struct conn *c);
 MUST_CHECK int policy_demand(struct conn *c); /* of the session that is about to begin.  0 or EINVAL */
 int policy_make_contexts(struct agent *a);    /* 0 or ENOMEM: those before it have not changed */
+/* report.c: for TLS reports, where the server wants them */
+void report_left_out(struct lookup *l, const char *domain, const char *host, enum policy_kind kind, enum session_result why);
+void report_session(struct conn *c, enum session_result result, const char *reason);
+void report_handshake(struct conn *c, bool done);
 /* turn.c */
 bool turn_is(struct span nexthop);
 int turn_on_turned(struct channel *ch, struct message *m);

@@ -1,4 +1,4 @@
-#include "sts_agent.h"
+#include "reports.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -34,10 +34,11 @@ void check_begin(struct domain_policy *d)
 }
 
 /* No fetch for a while; a policy that is known holds on (RFC 8461 5.1). */
-static void fail(struct domain_policy *d, const char *format, const char *detail) PRINTF_LIKE(2, 0);
-static void fail(struct domain_policy *d, const char *format, const char *detail)
+static void fail(struct domain_policy *d, enum session_result result, const char *detail)
 {
-	(void)snprintf(d->failure, sizeof d->failure, format, detail);
+	(void)snprintf(d->failure, sizeof d->failure, "the policy %s: %s", result == RESULT_STS_INVALID ? "is of no use" : "could not be fetched", detail);
+	for (const struct asker *k = d->askers; k != NULL; k = k->next)
+		tally_add(d->agent, &(struct seen){.server = k->server, .kind = KIND_STS, .result = result, .domain = span_of(d->domain), .host = span_of(d->host), .reason = span_of(detail)});
 	d->retry_s = now_s() + RETRY_S;
 	LOG(&d->agent->proc.log, policy_failed, NO_ID, F("domain", span_of(d->domain)), F("reason", span_of(d->failure)), F("holds", domain_holds(d) ? span_of(d->id) : SPAN_LIT("none")));
 	domain_rest(d);
@@ -51,7 +52,7 @@ static void take_policy(struct domain_policy *d, struct span text)
 	const char *why;
 	if (sts_parse_policy(text, &p, &why) != 0) {
 		buffer_free(&p.mx);
-		fail(d, "the policy is of no use: %s", why);
+		fail(d, RESULT_STS_INVALID, why);
 		return;
 	}
 	buffer_free(&d->mx);
@@ -76,8 +77,9 @@ static void fetched(struct transfer *t, const char *failure)
 	if (failure != NULL) {
 		char text[280];
 		(void)snprintf(text, sizeof text, "%s", failure);
+		enum session_result result = t->code == CURLE_PEER_FAILED_VERIFICATION ? RESULT_STS_WEBPKI_INVALID : RESULT_STS_FETCH_ERROR;
 		fetch_end(t);
-		fail(d, "the policy could not be fetched: %s", text);
+		fail(d, result, text);
 		return;
 	}
 	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &code);
@@ -90,7 +92,7 @@ static void fetched(struct transfer *t, const char *failure)
 	if (good)
 		take_policy(d, buffer_span(&body));
 	else
-		fail(d, "the policy could not be fetched: %s", code == 200 ? "it is not text/plain (RFC 8461 3.2)" : "the server answered with something other than 200 (RFC 8461 3.3)");
+		fail(d, RESULT_STS_FETCH_ERROR, code == 200 ? "it is not text/plain (RFC 8461 3.2)" : "the server answered with something other than 200 (RFC 8461 3.3)");
 	buffer_free(&body);
 }
 
@@ -98,7 +100,7 @@ static void fetch(struct domain_policy *d)
 {
 	const struct authorities *trusted = &d->agent->authorities[d->authorities];
 	if (d->addresses.n == 0) {
-		fail(d, "the policy could not be fetched: %s", "its host has no address");
+		fail(d, RESULT_STS_FETCH_ERROR, "its host has no address");
 		return;
 	}
 	d->phase = PHASE_FETCH;
@@ -107,7 +109,7 @@ static void fetch(struct domain_policy *d)
 		.addresses = buffer_span(&d->addresses), .authorities = buffer_span(&trusted->pem)};
 	int error = trusted->pem.n == 0 ? ENOENT : fetch_begin(&d->transfer);
 	if (error != 0)
-		fail(d, "the policy could not be fetched: %s", error == ENOENT ? "outbound_tls_ca_file can't be read" : error == EAGAIN ? "too many are being fetched" : "not enough memory");
+		fail(d, RESULT_STS_FETCH_ERROR, error == ENOENT ? "outbound_tls_ca_file can't be read" : error == EAGAIN ? "too many are being fetched" : "not enough memory");
 }
 
 /* ---- what the DNS says ---- */
@@ -152,7 +154,7 @@ static void take_record(struct domain_policy *d, struct span id)
 	d->phase = PHASE_ADDRESSES;
 	buffer_clear(&d->addresses);
 	if (snprintf(d->host, sizeof d->host, "mta-sts.%s", d->domain) > 253) {
-		fail(d, "the policy could not be fetched: %s", "its host's name would be too long");
+		fail(d, RESULT_STS_FETCH_ERROR, "its host's name would be too long");
 		return;
 	}
 	bool asked = ask(d, DNS_AAAA, d->host), also = ask(d, DNS_A, d->host);
@@ -176,6 +178,8 @@ int check_on_answer(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, dns_answer, got);
 	struct sts_agent *a = ch->program;
+	if (report_on_answer(a, &got))
+		return 0;
 	for (struct query **p = &a->queries; *p != NULL; p = &(*p)->next) {
 		struct query *q = *p;
 		if (q->serial != got.serial)
@@ -192,6 +196,7 @@ int check_on_answer(struct channel *ch, struct message *m)
 
 void check_resolver_gone(struct sts_agent *a)
 {
+	reports_resolver_gone(a);
 	while (a->queries != NULL) {
 		struct query *q = a->queries;
 		struct domain_policy *d = q->of;

@@ -69,24 +69,42 @@ static bool make_room(struct sts_agent *a)
 	return true;
 }
 
+/* In small letters.  False: no name of a domain. */
+static bool take_name(struct span domain, char name[256], struct span *key)
+{
+	if (domain.n == 0 || domain.n > 253)
+		return false;
+	for (size_t i = 0; i < domain.n; i++)
+		name[i] = domain.at[i] >= 'A' && domain.at[i] <= 'Z' ? (char)(domain.at[i] | 32) : domain.at[i];
+	*key = (struct span){name, domain.n};
+	return true;
+}
+
+struct domain_policy *domain_find(struct sts_agent *a, uint32_t authorities, struct span domain)
+{
+	char name[256];
+	struct span key;
+	if (!take_name(domain, name, &key))
+		return NULL;
+	struct domain_policy *d = *bucket_of(a, authorities, key);
+	while (d != NULL && (d->authorities != authorities || !span_is(key, d->domain)))
+		d = d->next;
+	return d;
+}
+
 struct domain_policy *domain_get(struct sts_agent *a, uint32_t authorities, struct span domain)
 {
 	char name[256];
-	if (domain.n == 0 || domain.n > 253)
-		return NULL;
-	for (size_t i = 0; i < domain.n; i++)
-		name[i] = domain.at[i] >= 'A' && domain.at[i] <= 'Z' ? (char)(domain.at[i] | 32) : domain.at[i];
-	struct span key = {name, domain.n};
-	struct domain_policy **bucket = bucket_of(a, authorities, key), *d = *bucket;
-	while (d != NULL && (d->authorities != authorities || !span_is(key, d->domain)))
-		d = d->next;
-	if (d != NULL)
+	struct span key;
+	struct domain_policy *d = domain_find(a, authorities, domain);
+	if (d != NULL || !take_name(domain, name, &key))
 		return d;
 	if (a->domains_n >= DOMAINS_MOST && !make_room(a))
 		return NULL;
 	d = calloc(1, sizeof *d);
 	if (d == NULL)
 		return NULL;
+	struct domain_policy **bucket = bucket_of(a, authorities, key);
 	*d = (struct domain_policy){.agent = a, .authorities = authorities, .used_s = now_s(), .next = *bucket};
 	(void)snprintf(d->domain, sizeof d->domain, "%.*s", SPAN_ARG(key));
 	buffer_init(&d->mx, STS_TEXT_MOST + 4 * STS_HOSTS_MOST);
@@ -156,7 +174,7 @@ int domain_on_query(struct channel *ch, struct message *m)
 		send_sts_answer(ch, (struct msg_sts_answer){.serial = query.serial, .mode = STS_UNKNOWN, .id = {"", 0}, .mx = {"", 0}, .text = SPAN_LIT("too many MTA-STS policies are being fetched")}, -1);
 		return 0;
 	}
-	*k = (struct asker){.channel = ch, .serial = query.serial, .next = d->askers};
+	*k = (struct asker){.channel = ch, .serial = query.serial, .server = query.server, .next = d->askers};
 	d->askers = k;
 	domain_used(d);
 	if (d->phase == PHASE_REST)
@@ -173,12 +191,9 @@ void domain_asker_gone(struct sts_agent *a, const struct channel *ch)
 }
 
 /* What has expired goes; what is in use is looked at before it does. */
-void domain_sweep(int fd, short what, void *context)
+void domain_sweep(struct sts_agent *a)
 {
-	struct sts_agent *a = context;
 	int64_t now = now_s();
-	(void)fd;
-	(void)what;
 	for (struct domain_policy *d = a->oldest, *next; d != NULL; d = next) {
 		next = d->newer;
 		int64_t age = d->until_s - d->fetched_s, half = d->fetched_s + age / 2;
@@ -189,4 +204,15 @@ void domain_sweep(int fd, short what, void *context)
 		else if (d->kept && d->retry_s <= now && d->used_s + STS_AGE_MOST / 12 > now && (now - d->checked_s >= REFRESH_S || (now >= half && now - d->checked_s >= SWEEP_S)))
 			check_begin(d);
 	}
+}
+
+void domain_put_policy(const struct domain_policy *d, struct buffer *policy, struct buffer *hosts)
+{
+	struct span rest = buffer_span(&d->mx), host;
+	buffer_printf(policy, "version: STSv1\nmode: %s\n", sts_mode_name(d->mode));
+	while (take_lspan(&rest, &host)) {
+		buffer_printf(policy, "mx: %.*s\n", SPAN_ARG(host));
+		buffer_printf(hosts, "%.*s\n", SPAN_ARG(host));
+	}
+	buffer_printf(policy, "max_age: %lld\n", (long long)(d->until_s - d->fetched_s));
 }

@@ -22,6 +22,7 @@ static void reap(struct sts_agent *a)
 			continue;
 		CURLcode code = said->data.result;
 		(void)curl_easy_getinfo(said->easy_handle, CURLINFO_PRIVATE, &t);
+		t->code = code;
 		t->done(t, code == CURLE_OK ? NULL : t->error[0] != '\0' ? t->error : curl_easy_strerror(code));
 	}
 }
@@ -129,6 +130,15 @@ static bool set_options(struct transfer *t)
 		curl_easy_setopt(e, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK && curl_easy_setopt(e, CURLOPT_USERAGENT, "posthorn") == CURLE_OK;
 }
 
+static bool set_post(struct transfer *t)
+{
+	if (t->post.n == 0)
+		return true;
+	t->headers = curl_slist_append(NULL, t->type);
+	return t->headers != NULL && curl_easy_setopt(t->easy, CURLOPT_POST, 1L) == CURLE_OK && curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK &&
+		curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->post.n) == CURLE_OK && curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, t->post.at) == CURLE_OK;
+}
+
 int fetch_begin(struct transfer *t)
 {
 	struct sts_agent *a = t->agent;
@@ -140,10 +150,11 @@ int fetch_begin(struct transfer *t)
 	t->error[0] = '\0';
 	t->easy = curl_easy_init();
 	t->resolve = curl_slist_append(NULL, resolve);
-	bool good = t->easy != NULL && t->resolve != NULL && set_options(t) && curl_multi_add_handle(a->multi, t->easy) == CURLM_OK;
+	bool good = t->easy != NULL && t->resolve != NULL && set_options(t) && set_post(t) && curl_multi_add_handle(a->multi, t->easy) == CURLM_OK;
 	if (!good) {
 		curl_easy_cleanup(t->easy);
 		curl_slist_free_all(t->resolve);
+		curl_slist_free_all(t->headers);
 		t->easy = NULL;
 		return ENOMEM;
 	}
@@ -156,6 +167,7 @@ void fetch_end(struct transfer *t)
 	(void)curl_multi_remove_handle(t->agent->multi, t->easy);
 	curl_easy_cleanup(t->easy);
 	curl_slist_free_all(t->resolve);
+	curl_slist_free_all(t->headers);
 	buffer_free(&t->body);
 	t->easy = NULL;
 	t->agent->transfers--;

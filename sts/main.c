@@ -1,8 +1,8 @@
-/* sts: fetches the MTA-STS policies of other domains and keeps them.
+/* sts: fetches the MTA-STS policies of other domains and keeps them; counts how TLS goes with their servers and reports it.
  * User: posthorn-out.
- * May: connect by TCP to port 443; write below spool_directory/sts.
+ * May: connect by TCP to port 443; write below spool_directory/sts; where tls_report = yes, in setgid_group, put reports into maildrop.
  * Never: look a name up itself, open another file after its start, see the queue. */
-#include "sts_agent.h"
+#include "reports.h"
 
 #include <fcntl.h>
 #include <openssl/ssl.h>
@@ -17,6 +17,7 @@ const struct log_event log_events[] = {
 };
 
 static struct sts_agent agent;
+static struct report report;
 static const struct confinement rights = {.user_suffix = "out", .calls = CALLS_SOCKET | CALLS_CONNECT | CALLS_POLL | CALLS_FILES | CALLS_WRITE | CALLS_RENAME, .connects = true, .files = 1024};
 enum { AUTHORITIES_MOST = 16 * 1024 * 1024 };
 
@@ -31,7 +32,7 @@ static void peer_gone(struct channel *ch, int reason)
 	domain_asker_gone(a, ch);
 }
 
-static const struct channel_owner owner = {.handlers = {[MSG_sts_query] = domain_on_query, [MSG_dns_answer] = check_on_answer}, .gone = peer_gone};
+static const struct channel_owner owner = {.handlers = {[MSG_sts_query] = domain_on_query, [MSG_tls_result] = tally_on_result, [MSG_dns_answer] = check_on_answer}, .gone = peer_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
@@ -86,32 +87,78 @@ static void warm_up(void)
 	SSL_CTX_free(c);
 }
 
+static void sweep(int fd, short what, void *context)
+{
+	struct sts_agent *a = context;
+	(void)fd;
+	(void)what;
+	domain_sweep(a);
+	tallies_write(a);
+	reports_due(a);
+}
+
+static void next_report(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	reports_due(context);
+}
+
+static void stop(struct process *p, uint32_t grace_ms)
+{
+	(void)grace_ms;
+	tallies_write(p->program);
+	proc_done(p);
+}
+
+/* Two of spool_directory; maildrop is there only where reports are sent. */
+static int confine(struct sts_agent *a, const struct port_list *ports, struct complaint *why)
+{
+	const struct path_rule paths[] = {{.dir_fd = a->dir_fd, .rights = PATH_READ | PATH_WRITE}, {.dir_fd = a->maildrop_fd, .rights = PATH_WRITE}};
+	struct confinement wanted = rights;
+	wanted.in_setgid_group = a->maildrop_fd >= 0;
+	return proc_confine(&a->proc, &wanted, paths, a->maildrop_fd >= 0 ? 2 : 1, ports, why);
+}
+
+static int make_timers(struct sts_agent *a)
+{
+	static const struct timeval every = {.tv_sec = SWEEP_S}, soon = {.tv_sec = 1};
+	uint32_t lot = 0;
+	(void)!fill_random(&lot, sizeof lot);
+	a->report_spread_s = lot % SPREAD_S;
+	a->sweep = event_new(a->proc.base, -1, EV_PERSIST, sweep, a);
+	a->report_next = event_new(a->proc.base, -1, 0, next_report, a);
+	return a->sweep == NULL || a->report_next == NULL || event_add(a->sweep, &every) != 0 || event_add(a->report_next, &soon) != 0 ? ENOMEM : 0;
+}
+
 int main(void)
 {
 	struct complaint why;
 	struct sts_agent *a = &agent;
 	struct port_list ports = {0};
-	const struct timeval every = {.tv_sec = SWEEP_S};
 	if (proc_begin(&a->proc, R_STS, &why) != 0)
 		return proc_fail(&a->proc, EX_CONFIG, &why);
 	a->proc.program = a;
 	a->proc.linked = linked;
 	a->dir_fd = proc_fd(&a->proc, "sts");
 	warm_up();
-	a->sweep = event_new(a->proc.base, -1, EV_PERSIST, domain_sweep, a);
+	a->maildrop_fd = proc_fd(&a->proc, "maildrop");
+	a->report = &report;
+	report.agent = a;
+	a->proc.stop = stop;
 	int error = read_authorities(a, &why);
 	if (error == 0)
 		error = fetch_setup(a, &why);
-	if (error == 0 && (a->sweep == NULL || event_add(a->sweep, &every) != 0 || port_list_add(&ports, HTTPS_PORT) != 0)) {
+	if (error == 0 && (make_timers(a) != 0 || port_list_add(&ports, HTTPS_PORT) != 0)) {
 		complain(&why, "sts", 0, "not enough memory");
 		error = ENOMEM;
 	}
-	const struct path_rule paths[] = {{.dir_fd = a->dir_fd, .rights = PATH_READ | PATH_WRITE}};
 	if (error == 0)
-		error = proc_confine(&a->proc, &rights, paths, COUNT_OF(paths), &ports, &why);
+		error = confine(a, &ports, &why);
 	free(ports.ports);
 	if (error != 0)
 		return proc_fail(&a->proc, EX_OSERR, &why);
 	store_read_all(a);
+	tallies_read(a);
 	return proc_run(&a->proc);
 }

@@ -1,3 +1,3 @@
 PROGRAMS += sts
 SRC_sts := $(wildcard sts/*.c)
-LIBS_sts := -lcurl -lssl -lcrypto
+LIBS_sts := -lcurl -ljansson -lz -lssl -lcrypto

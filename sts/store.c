@@ -147,7 +147,7 @@ void store_read_all(struct sts_agent *a)
 		return;
 	}
 	for (const struct dirent *e; (e = readdir(dir)) != NULL;)
-		if (e->d_name[0] != '.')
+		if (strlen(e->d_name) == FILE_NAME - 1)
 			read_one(a, e->d_name);
 	(void)closedir(dir);
 }

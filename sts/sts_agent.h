@@ -1,4 +1,4 @@
-/* sts: fetches the MTA-STS policies of domains and keeps them (RFC 8461). */
+/* sts: fetches the MTA-STS policies of domains and keeps them (RFC 8461); counts how TLS goes and reports it (RFC 8460). */
 #ifndef STS_STS_AGENT_H
 #define STS_STS_AGENT_H
 
@@ -7,6 +7,7 @@
 #include "log/log.h"
 #include "proc/proc.h"
 #include "sts/sts.h"
+#include "sts/tlsrpt.h"
 #include <curl/curl.h>
 
 #define EVENTS_FILE "sts/events.def"
@@ -17,7 +18,7 @@ enum {
 	DNS_LIMIT_MS = 10000, FETCH_LIMIT_S = 60 /* RFC 8461 3.3 */, CONNECT_LIMIT_S = 20, HTTPS_PORT = 443,
 	RETRY_S = 300,           /* after a fetch that failed (RFC 8461 3.3) */
 	REFRESH_S = 86400,       /* a policy that is in use is looked at once a day (RFC 8461 10.2) */
-	SWEEP_S = 60, FILE_NAME = 65, ADDRESSES_MOST = 8,
+	SWEEP_S = 60, FILE_NAME = 65, ADDRESSES_MOST = 8, TALLY_BUCKETS = 1024,
 };
 
 /* One HTTPS transfer.  The caller fills the first part. */
@@ -29,9 +30,12 @@ struct transfer {
 	const char *url, *host;  /* host: of the URL, as its certificate must name it */
 	struct span addresses;   /* of the host, in text, separated by commas */
 	struct span authorities; /* PEM */
+	struct span post;        /* what is sent, empty: nothing, a text is fetched */
+	const char *type;        /* of it: a header line */
+	CURLcode code;           /* to done: why it failed */
 	/* private */
 	CURL *easy;
-	struct curl_slist *resolve;
+	struct curl_slist *resolve, *headers;
 	struct buffer body;
 	char error[CURL_ERROR_SIZE];
 };
@@ -39,11 +43,12 @@ struct transfer {
 struct asker {
 	struct channel *channel; /* NULL: gone */
 	uint64_t serial;
+	uint32_t server;
 	struct asker *next;
 };
 
 /* What is known of a domain's policy, and what is being done to know it. */
-enum phase { PHASE_REST, PHASE_RECORD, PHASE_ADDRESSES, PHASE_FETCH };
+enum check_phase { PHASE_REST, PHASE_RECORD, PHASE_ADDRESSES, PHASE_FETCH };
 struct domain_policy {
 	struct sts_agent *agent;
 	char domain[256];
@@ -55,7 +60,7 @@ struct domain_policy {
 	int64_t fetched_s, until_s, checked_s, used_s;
 	int64_t retry_s;         /* no fetch before, where the last one failed */
 	char failure[300];
-	enum phase phase;
+	enum check_phase phase;
 	unsigned asking;
 	char fresh_id[STS_ID_MOST + 1];
 	struct buffer addresses;
@@ -91,19 +96,30 @@ struct sts_agent {
 	size_t domains_n;
 	struct query *queries;
 	uint64_t serial;
+	/* reports.h */
+	struct tally *tallies[TALLY_BUCKETS];
+	size_t tallies_n;
+	unsigned tallies_lost;   /* sessions that found no room */
+	bool tallies_changed, reporting;
+	struct report *report;   /* the one that is on its way */
+	struct event *report_next;
+	int64_t report_spread_s; /* after the end of a day */
+	int maildrop_fd;         /* -1: no server sends reports */
 };
 
 /* main.c */
 uint32_t authorities_of(const struct sts_agent *a, uint32_t server);
 /* domains.c: the table */
 struct domain_policy *domain_get(struct sts_agent *a, uint32_t authorities, struct span domain); /* NULL: no memory, or all are busy */
+struct domain_policy *domain_find(struct sts_agent *a, uint32_t authorities, struct span domain); /* NULL: not known */
 void domain_used(struct domain_policy *d);
 void domain_forget(struct domain_policy *d);      /* the file too */
 bool domain_holds(const struct domain_policy *d); /* there is a policy that has not expired */
 void domain_rest(struct domain_policy *d);        /* nothing is under way any more: what holds nothing is forgotten */
 int domain_on_query(struct channel *ch, struct message *m);
 void domain_asker_gone(struct sts_agent *a, const struct channel *ch);
-void domain_sweep(int fd, short what, void *context);
+void domain_sweep(struct sts_agent *a);
+void domain_put_policy(const struct domain_policy *d, struct buffer *policy, struct buffer *hosts); /* a line each, for reports */
 /* check.c: the record, the addresses, the policy */
 void check_begin(struct domain_policy *d);
 int check_on_answer(struct channel *ch, struct message *m);

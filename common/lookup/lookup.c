@@ -46,7 +46,8 @@ static void add_target(struct lookup *l, const char *name, const struct sockaddr
 	if (l->targets_n >= LOOKUP_TARGETS_MOST)
 		return;
 	struct lookup_target *t = &l->targets[l->targets_n++];
-	*t = (struct lookup_target){.addr = *sa, .addr_n = n, .preference = preference, .fallback = l->steps[l->step_at].fallback, .named = l->step_secure, .sts = l->step_sts,
+	*t = (struct lookup_target){.addr = *sa, .addr_n = n, .preference = preference, .fallback = l->steps[l->step_at].fallback, .named = l->step_secure, .mx = l->steps[l->step_at].hop.kind == NEXTHOP_MX, .sts = l->step_sts,
+		.sts_named = sts_names_host(buffer_span(&l->sts_mx), span_of(name)),
 		.tlsa = tlsa_hold(tlsa)};
 	(void)snprintf(t->name, sizeof t->name, "%s", name);
 	(void)snprintf(t->domain, sizeof t->domain, "%s", l->steps[l->step_at].name);
@@ -204,6 +205,8 @@ static void leave_host(struct lookup *l, const char *why)
 {
 	note(l, "%s: %s: left out", l->hosts[l->host_at].name, why);
 	l->host_tempfail = l->tlsa_failed = true;
+	if (l->left_out != NULL && l->steps[l->step_at].hop.kind == NEXTHOP_MX)
+		l->left_out(l, l->steps[l->step_at].name, l->hosts[l->host_at].name, KIND_TLSA, RESULT_DNSSEC_INVALID);
 	l->host_at++;
 	next_host(l);
 }
@@ -296,15 +299,20 @@ void lookup_sts(struct lookup *l, const struct sts_said *said)
 	l->asking = 0;
 	if (said->text.n > 0)
 		note(l, "%.*s", SPAN_ARG(said->text));
-	l->step_sts = said->mode == STS_ENFORCE;
+	l->step_sts = said->mode;
+	buffer_put_span(&l->sts_mx, said->mx);
 	if (said->mode == STS_UNKNOWN) {
 		end_step(l, "4.7.5", "the next hop's MTA-STS policy cannot be told now");
 		return;
 	}
-	for (size_t i = 0; i < l->hosts_n && said->mode != STS_NONE; i++)
-		if (!sts_names_host(said->mx, span_of(l->hosts[i].name)))
-			note(l, "%s is none of the hosts that the policy names%s", l->hosts[i].name, l->step_sts ? ": left out" : "");
-	if (l->step_sts)
+	for (size_t i = 0; i < l->hosts_n && said->mode != STS_NONE; i++) {
+		if (sts_names_host(said->mx, span_of(l->hosts[i].name)))
+			continue;
+		note(l, "%s is none of the hosts that the policy names%s", l->hosts[i].name, said->mode == STS_ENFORCE ? ": left out" : "");
+		if (said->mode == STS_ENFORCE && l->left_out != NULL)
+			l->left_out(l, l->steps[l->step_at].name, l->hosts[i].name, KIND_STS, RESULT_VALIDATION_FAILURE);
+	}
+	if (said->mode == STS_ENFORCE)
 		l->hosts_n = lookup_keep_named(l, said->mx);
 	if (l->hosts_n == 0)
 		end_step(l, "4.7.5", "none of the next hop's MX hosts is one that its MTA-STS policy (enforce) names");
@@ -430,7 +438,8 @@ static void next_step(struct lookup *l)
 	l->hosts_n = l->host_at = 0;
 	l->step_targets = l->targets_n;
 	l->host_tempfail = l->tlsa_failed = false;
-	l->step_sts = false;
+	l->step_sts = STS_NONE;
+	buffer_clear(&l->sts_mx);
 	l->step_secure = true; /* a name of the configuration; of an MX its answer says */
 	if (l->step_at == l->steps_n) {
 		finish(l);
@@ -486,6 +495,7 @@ static int prepare(struct lookup *l)
 		l->steps = calloc(LOOKUP_STEPS_MOST, sizeof *l->steps);
 		buffer_init(&l->v4, 4096);
 		buffer_init(&l->v6, 16384);
+		buffer_init(&l->sts_mx, STS_TEXT_MOST + 4 * STS_HOSTS_MOST);
 	}
 	if (l->targets == NULL)
 		l->targets = calloc(LOOKUP_TARGETS_MOST, sizeof *l->targets);
@@ -539,6 +549,7 @@ void lookup_free(struct lookup *l)
 	free(l->hosts);
 	buffer_free(&l->v4);
 	buffer_free(&l->v6);
+	buffer_free(&l->sts_mx);
 	l->steps = NULL;
 	l->targets = NULL;
 	l->hosts = NULL;

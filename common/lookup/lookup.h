@@ -6,6 +6,7 @@
 #include "dns/dns.h"
 #include "params/params.h"
 #include "sts/sts.h"
+#include "sts/tlsrpt.h"
 #include <sys/socket.h>
 
 enum { LOOKUP_TARGETS_MOST = 20, LOOKUP_STEPS_MOST = 2 * NEXTHOPS_MOST /* a route's and the smart host's */ };
@@ -31,7 +32,9 @@ struct lookup_target {
 	uint32_t preference; /* of its MX */
 	bool fallback;       /* to be tried only when none before it answered */
 	bool named;          /* the name is the configuration's, or a validated MX says it: nobody else could have put it there */
-	bool sts;            /* the MX's MTA-STS policy (enforce) names the host */
+	bool mx;             /* domain's MX hosts are tried: what it publishes counts */
+	enum sts_mode sts;   /* of domain's MTA-STS policy */
+	bool sts_named;      /* which names the host */
 	struct tlsa_set *tlsa; /* NULL: none, or they are not asked for */
 };
 
@@ -48,6 +51,8 @@ struct lookup {
 	bool (*ask_sts)(struct lookup *l, const char *domain);
 	/* Is this address our own server's?  May be NULL. */
 	bool (*is_own)(const struct lookup *l, const struct sockaddr *addr);
+	/* A host was left out (RFC 8460); may be NULL. */
+	void (*left_out)(struct lookup *l, const char *domain, const char *host, enum policy_kind kind, enum session_result why);
 	/* What happens, for people; may be NULL. */
 	void (*note)(struct lookup *l, const char *text);
 	char fqdn[256];      /* an MX of this name is ourselves */
@@ -67,7 +72,8 @@ struct lookup {
 	unsigned asking;
 	bool host_tempfail, tlsa_failed, final;
 	bool step_secure, host_secure; /* validated so far: the name of the host, its addresses */
-	bool step_sts;       /* a policy demands TLS of the step's hosts */
+	enum sts_mode step_sts; /* of the step's domain */
+	struct buffer sts_mx;   /* the names of its policy */
 	bool asked_owner;    /* for TLSA below the name that the host is an alias of */
 	char owner[256];     /* of the addresses */
 };

@@ -443,6 +443,14 @@ bool config_uses_maps(const struct config *c)
 	return asks;
 }
 
+bool config_reports_tls(const struct config *c)
+{
+	bool any = false;
+	for (size_t i = 0; i < c->servers_n; i++)
+		any = any || c->servers[i].p.tls_report == TLS_REPORT_YES;
+	return any;
+}
+
 bool config_uses_pam(const struct config *c)
 {
 	bool any = false;

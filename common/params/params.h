@@ -83,6 +83,7 @@ enum domain_relay { DOMAIN_RELAY_SERVER, DOMAIN_RELAY_YES, DOMAIN_RELAY_NEVER };
 enum { OUT_TLS_OPPORTUNISTIC, OUT_TLS_NONE, OUT_TLS_REQUIRE, OUT_TLS_VERIFY, OUT_TLS_DANE_ONLY }; /* of outbound_tls */
 enum { DANE_YES, DANE_NO };                /* of outbound_dane */
 enum { STS_YES, STS_NO };                  /* of outbound_mta_sts */
+enum { TLS_REPORT_NO, TLS_REPORT_YES };
 enum { AUTH_ANONYMOUS, AUTH_BASIC };      /* of outbound_auth */
 enum { AUTH_TO_SMART_HOST, AUTH_TO_ALL }; /* of outbound_auth_to */
 enum { TLS_OPPORTUNISTIC, TLS_NONE, TLS_REQUIRE, TLS_REQUIRE_AUTH }; /* of the parameter tls */
@@ -256,6 +257,7 @@ struct maps_place {
 	const char *server, *domain, *parameter, *texts; /* domain: "" for the server's */
 };
 int config_each_maps(const struct config *c, int (*take)(void *context, const struct maps_place *place), void *context);
+bool config_reports_tls(const struct config *c); /* has any server tls_report = yes? */
 bool config_uses_pam(const struct config *c); /* has any server auth_backend = pam? */
 /* The file that is read for a "TYPE:FILE", "" where there is none. */
 void map_spec_path(struct span spec, char *out, size_t size);

@@ -43,7 +43,7 @@ enum tls_level policy_level(const struct outbound_params *p, enum tls_demand dem
 		return LEVEL_DANE;
 	if (p->outbound_tls == OUT_TLS_DANE_ONLY)
 		return LEVEL_REFUSED;
-	if (t->sts && policy_asks_sts(p, demand))
+	if (t->sts == STS_ENFORCE && policy_asks_sts(p, demand))
 		return LEVEL_STS;
 	if (p->outbound_tls == OUT_TLS_VERIFY || demand == DEMAND_TLS)
 		return LEVEL_VERIFY;

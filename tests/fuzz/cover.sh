@@ -28,6 +28,6 @@ convert common/message/convert.c
 rewrite common/message/rewrite.c:put*,take*,address_at,from,kind_of,rewrite*
 alias common/map/alias.c common/map/text.c
 proxy common/smtp/proxy.c
-sts common/sts/policy.c
+sts common/sts/policy.c common/sts/tlsrpt.c:tlsrpt_parse_record,tlsrpt_next,take_scheme,is_plain,is_host
 END
 [ "$bad" = 0 ]

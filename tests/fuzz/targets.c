@@ -8,6 +8,7 @@
 #include "queuefile/queuefile.h"
 #include "smtp/smtp.h"
 #include "sts/sts.h"
+#include "sts/tlsrpt.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -213,6 +214,10 @@ static void fuzz_sts(struct span s)
 		(void)sts_names_host(buffer_span(&p.mx), host);
 	buffer_free(&p.mx);
 	(void)sts_parse_record(s, &id);
+	enum rua_kind kind;
+	if (tlsrpt_parse_record(s, &id))
+		while (tlsrpt_next(&id, &kind, &s, &host))
+			;
 }
 
 static void fuzz_dns(struct span s)

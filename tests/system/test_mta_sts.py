@@ -31,7 +31,7 @@ class Web:
     """Serves texts[host] with the certificate of pairs[host] (a context) or the usual one; a text may be (status, headers, body)."""
 
     def __init__(self, pair):
-        self.texts, self.pairs, self.asked = {}, {}, []
+        self.texts, self.pairs, self.asked, self.posted, self.refusals = {}, {}, [], [], 0
         self.context = context(*pair)
         self.context.sni_callback = self.choose
         web = self
@@ -48,6 +48,17 @@ class Web:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if web.refusals > 0:
+                    web.refusals -= 1
+                    self.send_error(503)
+                    return
+                web.posted.append((self.headers["Host"] + self.path, self.headers["Content-Type"], body))
+                self.send_response(201)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *args):
                 pass

@@ -267,7 +267,7 @@ START_TEST(each_rule_of_sts)
 	lookup_begin(&l, span_of(policies[_i].route));
 	ck_assert_int_eq(w.ended, 1);
 	for (size_t i = 0; i < l.targets_n; i++)
-		buffer_printf(&out, "%s%s%s", i > 0 ? " " : "", l.targets[i].name, l.targets[i].sts ? "!" : "");
+		buffer_printf(&out, "%s%s%s", i > 0 ? " " : "", l.targets[i].name, l.targets[i].sts == STS_ENFORCE ? "!" : "");
 	if (l.state != LOOKUP_READY)
 		buffer_printf(&out, "%s %s", l.enhanced, l.reason);
 	ck_assert_msg(strcmp(buffer_cstr(&out), policies[_i].outcome) == 0, "%s: %s", policies[_i].rule, buffer_cstr(&out));

@@ -335,7 +335,7 @@ START_TEST(each_level_of_tls)
 	ck_assert_int_eq(policy_level(&no, levels[_i].demand, &one), levels[_i].no);
 	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &bad), levels[_i].unusable);
 	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &one), levels[_i].usable);
-	const struct lookup_target named = {.sts = true}, both = {.sts = true, .tlsa = &usable}, odd_too = {.sts = true, .tlsa = &odd};
+	const struct lookup_target named = {.sts = STS_ENFORCE}, both = {.sts = STS_ENFORCE, .tlsa = &usable}, odd_too = {.sts = STS_ENFORCE, .tlsa = &odd};
 	const struct outbound_params unasked = {.outbound_tls = levels[_i].asked, .outbound_mta_sts = STS_NO};
 	ck_assert_int_eq(policy_level(&yes, levels[_i].demand, &named), levels[_i].sts);
 	ck_assert_int_eq(policy_level(&unasked, levels[_i].demand, &named), levels[_i].none);

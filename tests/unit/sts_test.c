@@ -1,4 +1,5 @@
 #include "sts/sts.h"
+#include "sts/tlsrpt.h"
 #include "unit.h"
 
 #include <stdio.h>
@@ -85,6 +86,39 @@ START_TEST(each_host_that_is_named)
 }
 END_TEST
 
+/* RFC 8460 3: where reports go.  outcome: NULL: no such record; else the addresses that can be used. */
+static const struct { const char *rule, *record, *outcome; } ruas[] = {
+	{"mail", "v=TLSRPTv1; rua=mailto:reports@example.com", "mailto reports@example.com|"},
+	{"HTTPS", "v=TLSRPTv1;rua=https://reporting.example.com/v1/tlsrpt", "https reporting.example.com https://reporting.example.com/v1/tlsrpt|"},
+	{"both, with blanks", "v=TLSRPTv1; rua = mailto:a@b.example , https://x.example?y ;", "mailto a@b.example|https x.example https://x.example?y|"},
+	{"fields of a later day", "v=TLSRPTv1; ext=1; rua=MAILTO:a@b.example; rua=mailto:c@d.example", "mailto a@b.example|"},
+	{"what follows a ? is not the address", "v=TLSRPTv1; rua=mailto:a@b.example?subject=x", "mailto a@b.example|"},
+	{"no address at all", "v=TLSRPTv1; rua=", ""},
+	{"no rua", "v=TLSRPTv1; x=y", ""},
+	{"not these: another scheme, no domain, encoded, a user, a port, no host, a space", "v=TLSRPTv1; rua=ftp://x.example/,mailto:nobody,mailto:a%40b@c.example,https://u@x.example/,https://x.example:444/,https:///x,https://x.example/a b", ""},
+	{"another version", "v=TLSRPTv2; rua=mailto:a@b.example", NULL},
+	{"a version that only begins so", "v=TLSRPTv1x; rua=mailto:a@b.example", NULL},
+	{"the version alone", "v=TLSRPTv1", NULL},
+};
+
+START_TEST(each_address_of_reports)
+{
+	struct span rua, address, host;
+	enum rua_kind kind;
+	struct buffer out;
+	ck_assert_int_eq(tlsrpt_parse_record(span_of(ruas[_i].record), &rua), ruas[_i].outcome != NULL);
+	buffer_init(&out, 4000);
+	while (tlsrpt_next(&rua, &kind, &address, &host)) {
+		buffer_puts(&out, kind == RUA_MAIL ? "mailto" : "https");
+		if (kind == RUA_HTTPS)
+			buffer_printf(&out, " %.*s", SPAN_ARG(host));
+		buffer_printf(&out, " %.*s|", SPAN_ARG(address));
+	}
+	ck_assert_msg(strcmp(buffer_cstr(&out), ruas[_i].outcome == NULL ? "" : ruas[_i].outcome) == 0, "%s: %s", ruas[_i].rule, buffer_cstr(&out));
+	buffer_free(&out);
+}
+END_TEST
+
 Suite *suite_sts(void)
 {
 	Suite *s = suite_create("sts");
@@ -92,6 +126,7 @@ Suite *suite_sts(void)
 	tcase_add_loop_test(t, each_rule_of_policies, 0, (int)COUNT_OF(policies));
 	tcase_add_loop_test(t, each_record, 0, (int)COUNT_OF(records));
 	tcase_add_loop_test(t, each_host_that_is_named, 0, (int)COUNT_OF(names));
+	tcase_add_loop_test(t, each_address_of_reports, 0, (int)COUNT_OF(ruas));
 	suite_add_tcase(s, t);
 	return s;
 }
