@@ -65,8 +65,11 @@ void dialog_broken(struct conn *c, const char *reason)
 		conn_close(c);
 		return;
 	}
-	keep_reason(j, stage_text(c->state), 0, span_of(reason));
-	if (tls && policy_of(c) > LEVEL_OPPORTUNISTIC)
+	char what[120];
+	bool due = tls && policy_of(c) > LEVEL_OPPORTUNISTIC;
+	(void)snprintf(what, sizeof what, "%s%s%s", stage_text(c->state), due ? "; TLS " : "", due ? policy_text(policy_of(c)) : "");
+	keep_reason(j, what, 0, span_of(reason));
+	if (due)
 		j->last_status = "4.7.5";
 	if (tls && policy_of(c) == LEVEL_OPPORTUNISTIC) {
 		LOG(&c->agent->proc.log, tls_failed, qid_span(&j->id), F("peer", span_of(j->peer)), F("reason", span_of(reason)));

@@ -80,6 +80,13 @@ zone:
         self.nsd.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
 
+    def why(self, h, name):
+        """hornqueue why tells the policy, the reason and the next attempt."""
+        m = next(m for m in h.messages() if m["recipients"][0]["address"].startswith(name + "@"))
+        said = h.queue("why", m["id"]).stdout.decode()
+        self.assertRegex(said, r"next attempt: 20\d\d-")
+        return said
+
     def horn(self, sink, *service):
         return Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{self.port}", f"dns_trust_anchor_file={self.anchor}", *service],
                     [f"outbound_port={sink.port}", "relay_exceptions=127.0.0.1", "outbound_connect_timeout=2s", "destination_probe=1s"])

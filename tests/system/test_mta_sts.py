@@ -175,6 +175,8 @@ class MtaSts(Zone):
                 self.assertEqual((got, len(sinks[n].messages)), (outcome, 0 if outcome == "waits" else 1), f"{n}: {rule}: {reasons.get(n)}")
                 said = reasons.get(n, "") + self.explain(h, n)
                 self.assertIn(words, said, f"{n}: {rule}")
+                if outcome == "waits":
+                    self.assertRegex(self.why(h, n), r"verified by (its certificate \(MTA-STS\)|DANE)|MTA-STS policy \(enforce\)", n)
             self.assertEqual(sinks["good"].asked, ["mx-good.horntest"]) # 4.2: SNI is the host's name
             self.assertNotIn("mta-sts.norecord.horntest/.well-known/mta-sts.txt", self.web.asked)
             self.assertEqual(self.web.asked.count("mta-sts.good.horntest/.well-known/mta-sts.txt"), 1) # and then it is known

@@ -128,6 +128,10 @@ class Dane(Zone):
                     got = "waits" if name in reasons else "tls" if sink.handshakes else "clear"
                     self.assertEqual((got, len(sink.messages)), (outcome, 0 if outcome == "waits" else 1), f"{name}: {rule}: {reasons.get(name)}")
                     self.assertTrue(any(w in reasons.get(name, "") for w in words.split("|")), f"{name}: {reasons.get(name)}")
+                    if outcome == "waits":
+                        said = self.why(h, name)
+                        self.assertIn(words, said)
+                        self.assertRegex(said, r"\(TLS verified by DANE\)|TLS handshake; TLS verified by DANE|TLS required|\(DANE\)", name)
                 self.assertEqual(sinks["ta"].asked, ["mx-ta.horntest"]) # RFC 7672 8.1: SNI is the base domain
                 said = h.run("posthorn", "-c", str(h.dir), "explain", "x@ee.horntest").stdout.decode()
                 self.assertIn("TLS verified by DANE", said)
