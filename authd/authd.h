@@ -42,6 +42,7 @@ struct auth_server {
 	char fault[100];               /* what was wrong with it; is_new: not yet told */
 	struct rate client_rate, user_rate;
 	struct dovecot *dovecot;       /* NULL: another back end */
+	uint32_t integrated;           /* what gssd has for it */
 };
 
 /* A conversation.  It has one owner at a time: front (whose address is it?), the list of turns, the client, the delay. */
@@ -70,7 +71,7 @@ struct outward_password;
 struct authd {
 	struct process proc;
 	struct auth_server *servers;
-	struct channel *front, *workers, *pamd, *maps;
+	struct channel *front, *workers, *pamd, *gssd, *maps;
 	struct login *logins, *turns, **turns_end;
 	size_t logins_n;
 	uint64_t numbers;
@@ -117,6 +118,13 @@ void pam_ask(struct login *l, const char *password); /* within a step of libgsas
 bool pam_waits(struct login *l);                     /* after it; may end l */
 int pam_on_answer(struct channel *c, struct message *m);
 void pam_gone(struct authd *a);
+/* integrated.c: Kerberos and NTLM, by gssd */
+bool integrated_is(const struct login *l);
+void integrated_step(struct login *l);
+void integrated_forget(const struct login *l);       /* it ends before gssd has decided */
+int integrated_on_offer(struct channel *c, struct message *m);
+int integrated_on_answer(struct channel *c, struct message *m);
+void integrated_gone(struct authd *a);
 /* table.c */
 bool table_is(const struct authd *a, size_t server);
 uint32_t table_offers(const struct authd *a);

@@ -31,7 +31,9 @@ static void end_login(struct login *l)
 		p = &(*p)->next;
 	*p = l->next;
 	leave_turns(l);
-	if (!l->settled)
+	if (!l->settled && integrated_is(l))
+		integrated_forget(l);
+	else if (!l->settled)
 		dovecot_forget(l);
 	if (l->delay != NULL)
 		event_free(l->delay);
@@ -249,6 +251,10 @@ static void go_on(struct login *l)
 		dovecot_step(l);
 		return;
 	}
+	if (integrated_is(l)) {
+		integrated_step(l);
+		return;
+	}
 	int r = sasl_step(l, &out, &n);
 	if (pam_is(l->authd, l->server) ? pam_waits(l) : table_is(l->authd, l->server) && table_waits(l)) {
 		gsasl_free(out);
@@ -302,7 +308,7 @@ static struct login *make_login(struct authd *a, struct channel *c, const struct
 	buffer_put_span(&l->response, m->response);
 	a->logins = l;
 	a->logins_n++;
-	if (buffer_ok(&l->response) && a->servers[l->server].dovecot != NULL)
+	if (buffer_ok(&l->response) && (a->servers[l->server].dovecot != NULL || integrated_is(l)))
 		return l;
 	if (buffer_ok(&l->response) && sasl_begin(l) == 0) {
 		sasl_bind(l->gsasl, m->exporter, m->unique);

@@ -8,19 +8,20 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-enum { BASIC = MECHANISM_SCRAM_SHA_256_PLUS | MECHANISM_SCRAM_SHA_256 | MECHANISM_PLAIN | MECHANISM_LOGIN };
-enum { METHOD_BASIC = 2 }; /* of auth_methods */
+enum { METHOD_BASIC = 2, METHOD_INTEGRATED = 4 }; /* of auth_methods */
 
 uint32_t users_offered(const struct authd *a, size_t server)
 {
-	bool basic = (a->proc.config.servers[server].p.auth_methods & METHOD_BASIC) != 0;
+	uint32_t methods = (uint32_t)a->proc.config.servers[server].p.auth_methods;
+	uint32_t may = ((methods & METHOD_BASIC) != 0 ? MECHANISMS_BASIC : 0u) | ((methods & METHOD_INTEGRATED) != 0 ? MECHANISMS_INTEGRATED : 0u);
+	uint32_t basic = a->servers[server].file.n > 0 ? MECHANISMS_BASIC : 0;
 	if (a->servers[server].dovecot != NULL)
-		return basic ? dovecot_offers(a, server) : 0;
+		return may & dovecot_offers(a, server);
 	if (table_is(a, server))
-		return basic ? table_offers(a) : 0;
-	if (pam_is(a, server))
-		return basic ? pam_offers(a) : 0;
-	return basic && a->servers[server].file.n > 0 ? BASIC : 0;
+		basic = table_offers(a);
+	else if (pam_is(a, server))
+		basic = pam_offers(a);
+	return may & (basic | a->servers[server].integrated);
 }
 
 void users_offer(struct authd *a, struct channel *worker)

@@ -70,6 +70,9 @@ static const struct event_row events[] = {
 #define EVENT(name, level, meaning, action) {"pamd", #name, level, meaning, action},
 #include "pamd/events.def"
 #undef EVENT
+#define EVENT(name, level, meaning, action) {"gssd", #name, level, meaning, action},
+#include "gssd/events.def"
+#undef EVENT
 #define EVENT(name, level, meaning, action) {"sts", #name, level, meaning, action},
 #include "sts/events.def"
 #undef EVENT

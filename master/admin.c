@@ -158,6 +158,28 @@ static bool needs_restart(const struct config *a, const struct config *b)
 	return false;
 }
 
+static bool has_child(const struct master *m, enum role role)
+{
+	const struct child *c = m->children;
+	while (c != NULL && c->role != role)
+		c = c->next;
+	return c != NULL;
+}
+
+/* Which files these may read, and what is in keytabs, was fixed at their start. */
+static void renew_readers(struct master *m)
+{
+	struct complaint why = {0};
+	if (has_child(m, R_MAPS))
+		replace(m, R_MAPS);
+	else if (config_uses_maps(&m->config) && master_spawn_maps(m, &why) != 0)
+		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("maps")), F("reason", span_of(why.reason)));
+	if (has_child(m, R_GSSD))
+		replace(m, R_GSSD);
+	else if (master_spawn_gssd(m, &why) != 0)
+		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("gssd")), F("reason", span_of(why.reason)));
+}
+
 void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 {
 	struct config fresh;
@@ -206,13 +228,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		replace(m, R_DROP);
 	if (config_runs_deliveries(&m->config) && master_spawn_local(m, &why) != 0)
 		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("local")), F("reason", span_of(why.reason)));
-	bool had_maps = false;
-	for (const struct child *c = m->children; c != NULL; c = c->next)
-		had_maps = had_maps || c->role == R_MAPS;
-	if (had_maps) /* which files it may read was fixed at its start */
-		replace(m, R_MAPS);
-	else if (config_uses_maps(&m->config) && master_spawn_maps(m, &why) != 0)
-		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("maps")), F("reason", span_of(why.reason)));
+	renew_readers(m);
 	buffer_puts(text, "reloaded");
 	LOG(&m->log, reloaded, NO_ID, F("what", SPAN_LIT("configuration")));
 	*status = 0;

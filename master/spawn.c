@@ -203,6 +203,14 @@ int master_spawn_local(struct master *m, struct complaint *why)
 	return error;
 }
 
+int master_spawn_gssd(struct master *m, struct complaint *why)
+{
+	for (const struct child *c = m->children; c != NULL; c = c->next)
+		if (c->role == R_GSSD)
+			return 0;
+	return config_uses_gss(&m->config) ? add_child(m, R_GSSD, NO_SERVER, why) : 0;
+}
+
 int master_spawn_maps(struct master *m, struct complaint *why)
 {
 	for (const struct child *c = m->children; c != NULL; c = c->next)
@@ -234,6 +242,8 @@ int master_spawn_all(struct master *m, struct complaint *why)
 		error = master_spawn_maps(m, why);
 	if (error == 0 && config_uses_pam(&m->config))
 		error = add_child(m, R_PAMD, NO_SERVER, why);
+	if (error == 0)
+		error = master_spawn_gssd(m, why);
 	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
 		error = add_queue(m, i, why);
 	if (error == 0 && config_runs_deliveries(&m->config))

@@ -17,7 +17,7 @@ void auth_take_extension(struct conn *c, struct span words)
 {
 	for (struct span word; (word = span_word(&words, " ")).n > 0;)
 		for (size_t i = 0; i < COUNT_OF(mechanisms); i++)
-			if (span_case_is(word, mechanisms[i].word))
+			if (span_case_is(word, mechanisms[i].word) && (mechanisms[i].bit & MECHANISMS_BASIC) != 0)
 				c->mechanisms |= mechanisms[i].bit;
 }
 

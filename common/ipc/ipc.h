@@ -7,12 +7,12 @@
 
 /* Roles, one bit each: the matrix of messages.def is made of them. */
 #define ROLES(X) X(MASTER, 0) X(FRONT, 1) X(SMTPD, 2) X(CLEANUP, 3) X(QMGR, 4) X(MOVER, 5) X(SMTP, 6) X(DROP, 7) \
-	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13) X(LOCAL, 14) X(DELIVER, 15) X(MAPS, 16) X(AUTHD, 17) X(KEYD, 18) X(PAMD, 19) X(STS, 20)
+	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13) X(LOCAL, 14) X(DELIVER, 15) X(MAPS, 16) X(AUTHD, 17) X(KEYD, 18) X(PAMD, 19) X(STS, 20) X(GSSD, 21)
 enum role {
 #define ROLE(name, bit) R_##name = 1 << bit,
 	ROLES(ROLE)
 #undef ROLE
-	R_ANY = 0x1ffffe, /* all but master */
+	R_ANY = 0x3ffffe, /* all but master */
 };
 const char *role_name(enum role r); /* "smtpd" */
 
@@ -66,11 +66,14 @@ enum session_flag {
 };
 enum client_status { CLIENT_TAKEN, CLIENT_DENIED, CLIENT_OVER, CLIENT_NOT_HERE /* this front end may not say it */ }; /* of session_client_answer */
 /* SASL mechanisms of a login, as bits: of auth_offer, one of auth_begin. */
-#define MECHANISMS(X) X(SCRAM_SHA_256_PLUS, 0, "SCRAM-SHA-256-PLUS") X(SCRAM_SHA_256, 1, "SCRAM-SHA-256") X(PLAIN, 2, "PLAIN") X(LOGIN, 3, "LOGIN")
+#define MECHANISMS(X) X(SCRAM_SHA_256_PLUS, 0, "SCRAM-SHA-256-PLUS") X(SCRAM_SHA_256, 1, "SCRAM-SHA-256") X(PLAIN, 2, "PLAIN") X(LOGIN, 3, "LOGIN") \
+	X(GSSAPI, 4, "GSSAPI") X(GS2_KRB5, 5, "GS2-KRB5") X(NTLM, 6, "NTLM")
 enum mechanism {
 #define MECHANISM(name, bit, word) MECHANISM_##name = 1 << bit,
 	MECHANISMS(MECHANISM)
 #undef MECHANISM
+	MECHANISMS_BASIC = MECHANISM_SCRAM_SHA_256_PLUS | MECHANISM_SCRAM_SHA_256 | MECHANISM_PLAIN | MECHANISM_LOGIN,
+	MECHANISMS_INTEGRATED = MECHANISM_GSSAPI | MECHANISM_GS2_KRB5 | MECHANISM_NTLM,
 };
 /* What authd says of a login (auth_answer). */
 enum login_status {
@@ -86,6 +89,7 @@ enum prove_status {
 	PROVE_DONE,    /* the same, and nothing is left to be said but the peer's yes */
 	PROVE_FAILED,  /* text: why */
 };
+enum gssd_status { INTEGRATED_GOES_ON /* text: the challenge */, INTEGRATED_GOOD /* text: who it is */, INTEGRATED_BAD /* text: why */, INTEGRATED_FAILED }; /* of gss_answer */
 enum pam_status { PAM_GOOD, PAM_BAD, PAM_FAILED /* it can't be told now */ }; /* of pam_answer */
 enum { LOGIN_RESPONSE = 9216 }; /* bytes of a response: RFC 4954 4 has 12288 in base64 */
 

@@ -443,6 +443,16 @@ bool config_uses_maps(const struct config *c)
 	return asks;
 }
 
+bool config_uses_gss(const struct config *c)
+{
+	enum { METHOD_INTEGRATED = 4 };
+	bool any = false;
+	for (size_t i = 0; i < c->servers_n; i++)
+		any = any || (c->servers[i].p.auth_methods & METHOD_INTEGRATED) != 0;
+	return any && ((c->service.auth_keytab_file[0] != '\0' && access(c->service.auth_keytab_file, R_OK) == 0) ||
+		(c->service.auth_ntlm_file[0] != '\0' && access(c->service.auth_ntlm_file, R_OK) == 0));
+}
+
 bool config_reports_tls(const struct config *c)
 {
 	bool any = false;

@@ -15,9 +15,10 @@ static const struct { uint32_t bit; const char *word; } mechanisms[] = {
 #undef MECHANISM
 };
 
+/* Or what leads to it: NTLM's answers can be tried against a list. */
 static bool tells_password(uint32_t mechanism)
 {
-	return (mechanism & (MECHANISM_PLAIN | MECHANISM_LOGIN)) != 0;
+	return (mechanism & (MECHANISM_PLAIN | MECHANISM_LOGIN | MECHANISM_NTLM)) != 0;
 }
 
 /* Those that this session may use now. */
@@ -30,7 +31,7 @@ static uint32_t offered(const struct session *s)
 	if (p->tls == TLS_REQUIRE_AUTH)
 		return 0;
 	all &= ~(uint32_t)MECHANISM_SCRAM_SHA_256_PLUS;
-	return p->auth_basic_cleartext == 1 ? all : all & ~(uint32_t)(MECHANISM_PLAIN | MECHANISM_LOGIN);
+	return p->auth_basic_cleartext == 1 ? all : all & ~(uint32_t)(MECHANISM_PLAIN | MECHANISM_LOGIN | MECHANISM_NTLM);
 }
 
 void auth_put_extension(struct session *s)

@@ -15,7 +15,7 @@ from inject import AT_FDCWD, Inside, Killed
 
 O_DIRECTORY, O_CREAT, O_WRONLY = os.O_DIRECTORY, os.O_CREAT, os.O_WRONLY
 MAINS = {"front": "smtpd/front", "smtpd": "smtpd/worker", **{r: r for r in
-         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd keyd sts".split()}}
+         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd keyd sts gssd".split()}}
 
 
 def rights():
@@ -37,8 +37,8 @@ FORBIDDEN = {
     "a socket of this machine": ("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0), # no lmtp:unix: is configured
     "executable memory": ("mmap", 0, 4096, 7, 0x22, 2 ** 64 - 1, 0),
 }
-# what one of them is for: maps asks the user table, by a socket where that is its way, and reads /etc
-MAY = {("maps", "a socket of this machine")}
+# what some of them are for: gssd asks winbindd; maps asks the user table, by a socket where that is its way, and reads /etc
+MAY = {("maps", "a socket of this machine"), ("gssd", "a socket of this machine")}
 # an act for each group of calls: works where the role has the group, is refused where it has not
 GROUPS = {
     "CONNECT": ("socket", socket.AF_INET, socket.SOCK_STREAM, 0),
@@ -85,7 +85,12 @@ class Confinement(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.port, cls.closed_port = free_port(), free_port()
-        cls.horn = Horn(domains=[("dest.test", "type=remote", f"route=[127.0.0.1]:{cls.port}"), ("box.test", "type=local", "local_delivery=maildir")]).start()
+        cls.horn = Horn(domains=[("dest.test", "type=remote", f"route=[127.0.0.1]:{cls.port}"), ("box.test", "type=local", "local_delivery=maildir")])
+        users = cls.horn.root / "ntlm"
+        users.write_text("")
+        with (cls.horn.dir / "posthorn.conf").open("a") as f:
+            f.write(f"auth_ntlm_file = {users}\n")
+        cls.horn.start()
 
     @classmethod
     def tearDownClass(cls):
@@ -106,7 +111,7 @@ class Confinement(unittest.TestCase):
     def own_dir(self, role):
         spool = self.horn.server_dir
         return {"cleanup": spool / "Queue" / "journal", "mover": spool / "Queue", "qmgr": spool / "Queue", "drop": spool / "Drop",
-                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers", "sts": self.horn.dir / "spool/sts"}.get(role, self.horn.root / "open")
+                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers", "sts": self.horn.dir / "spool/sts", "gssd": self.horn.dir / "spool/gss"}.get(role, self.horn.root / "open")
 
     def descriptor(self, pid, path):
         for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
@@ -203,7 +208,7 @@ class Confinement(unittest.TestCase):
                  "drop": queue / "wait", "pickup": pathlib.Path("/etc")}
         for role in MAINS:
             with self.subTest(role=role, act="read a file of the system's"):
-                act = ("openat", AT_FDCWD, b"/usr/bin/true" if role == "maps" else b"/etc/passwd", 0)
+                act = ("openat", AT_FDCWD, b"/usr/bin/true" if role in ("maps", "gssd") else b"/etc/passwd", 0)
                 self.assertEqual(self.try_in(role, act), "EACCES")
                 self.assertEqual(self.outside(role, act), "done")
             with self.subTest(role=role, act="create in /tmp"):

@@ -1,0 +1,51 @@
+/* gssd: logins by Kerberos and NTLM, for authd, which has no key of them. */
+#ifndef GSSD_GSSD_H
+#define GSSD_GSSD_H
+
+#include "ipc/ipc.h"
+#include "log/log.h"
+#include "proc/proc.h"
+
+#include <gsasl.h>
+#include <gssapi/gssapi_ext.h>
+
+#define EVENTS_FILE "gssd/events.def"
+#include "log/events.h"
+
+enum { TALKS_MOST = 4000, NAME_MOST = 255 };
+
+/* A conversation. */
+struct talk {
+	struct gssd *gssd;
+	uint64_t serial;
+	uint32_t server, mechanism;
+	Gsasl_session *sasl;   /* of Kerberos */
+	gss_ctx_id_t ntlm;
+	char name[NAME_MOST + 1];
+	struct talk *next;
+};
+
+struct gssd {
+	struct process proc;
+	struct channel *authd;
+	struct talk *talks;
+	size_t talks_n;
+	Gsasl *gsasl;
+	gss_cred_id_t ntlm;    /* GSS_C_NO_CREDENTIAL: not offered */
+	uint32_t *offers;      /* by server */
+	int dir_fd;            /* spool_directory/gss, in which it stands */
+	char fault[2][300];    /* of the keytab, of NTLM: for the log */
+};
+
+extern const gss_OID_desc ntlm_oid; /* 1.3.6.1.4.1.311.2.2.10 */
+/* keys.c: before the confinement */
+MUST_CHECK int keys_read(struct gssd *g); /* 0 or errno: what can't be used is not offered */
+void keys_check_ntlm(struct gssd *g); /* after it */
+/* talk.c */
+MUST_CHECK int talk_setup(struct gssd *g);
+int talk_on_begin(struct channel *c, struct message *m);
+int talk_on_step(struct channel *c, struct message *m);
+int talk_on_end(struct channel *c, struct message *m);
+void talk_end_all(struct gssd *g);
+
+#endif

@@ -1,0 +1,3 @@
+PROGRAMS += gssd
+SRC_gssd := $(wildcard gssd/*.c)
+LIBS_gssd := -lgsasl -lgssapi_krb5 -lkrb5
