@@ -1,6 +1,6 @@
 /* keyd: signs TLS handshakes.
  * User: posthorn-key.
- * May: read the certificates and keys whose files master opens for it; talk to smtpd.
+ * May: read the certificates and keys whose files master opens for it; talk to smtpd, and tell sts the certificates.
  * Never: give out a key; sign what is no line of a server's handshake; open a file; use the network. */
 #include "keyd.h"
 
@@ -42,7 +42,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->pid = pid;
 	ch->next = k->workers;
 	k->workers = ch;
-	tickets_offer(k, ch);
+	if (role == R_SMTPD)
+		tickets_offer(k, ch);
 	pairs_offer(k, ch);
 }
 

@@ -24,7 +24,8 @@ static void rotate(int fd, short what, void *context)
 			t->n = t->n < TICKET_KEYS ? t->n + 1 : TICKET_KEYS;
 	}
 	for (struct channel *w = k->workers; w != NULL; w = w->next)
-		tickets_offer(k, w);
+		if (w->peer == R_SMTPD)
+			tickets_offer(k, w);
 }
 
 int tickets_begin(struct keyd *k)

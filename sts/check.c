@@ -1,6 +1,5 @@
 #include "reports.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,16 +9,15 @@ static int64_t now_s(void)
 	return clock_wall_us() / 1000000;
 }
 
-static bool ask(struct domain_policy *d, enum dns_kind kind, const char *name)
+static bool ask(struct domain_policy *d, const char *name)
 {
 	struct sts_agent *a = d->agent;
 	struct query *q = a->resolver == NULL ? NULL : calloc(1, sizeof *q);
 	if (q == NULL)
 		return false;
-	*q = (struct query){.serial = ++a->serial, .of = d, .kind = kind, .next = a->queries};
+	*q = (struct query){.serial = ++a->serial, .of = d, .next = a->queries};
 	a->queries = q;
-	d->asking++;
-	send_dns_query(a->resolver, (struct msg_dns_query){.serial = q->serial, .kind = (uint32_t)kind, .limit_ms = DNS_LIMIT_MS, .name = span_of(name)}, -1);
+	send_dns_query(a->resolver, (struct msg_dns_query){.serial = q->serial, .kind = DNS_TXT, .limit_ms = DNS_LIMIT_MS, .name = span_of(name)}, -1);
 	return true;
 }
 
@@ -28,8 +26,7 @@ void check_begin(struct domain_policy *d)
 {
 	char name[300];
 	d->phase = PHASE_RECORD;
-	d->asking = 0;
-	if (snprintf(name, sizeof name, "_mta-sts.%s", d->domain) > 253 || !ask(d, DNS_TXT, name))
+	if (snprintf(name, sizeof name, "_mta-sts.%s", d->domain) > 253 || !ask(d, name))
 		domain_rest(d);
 }
 
@@ -38,7 +35,7 @@ static void fail(struct domain_policy *d, enum session_result result, const char
 {
 	(void)snprintf(d->failure, sizeof d->failure, "the policy %s: %s", result == RESULT_STS_INVALID ? "is of no use" : "could not be fetched", detail);
 	for (const struct asker *k = d->askers; k != NULL; k = k->next)
-		tally_add(d->agent, &(struct seen){.server = k->server, .kind = KIND_STS, .result = result, .domain = span_of(d->domain), .host = span_of(d->host), .reason = span_of(detail)});
+		tally_add(d->agent, &(struct seen){.server = k->server, .kind = KIND_STS, .result = result, .domain = span_of(d->domain), .host = span_of(d->resolve.host), .reason = span_of(detail)});
 	d->retry_s = now_s() + RETRY_S;
 	LOG(&d->agent->proc.log, policy_failed, NO_ID, F("domain", span_of(d->domain)), F("reason", span_of(d->failure)), F("holds", domain_holds(d) ? span_of(d->id) : SPAN_LIT("none")));
 	domain_rest(d);
@@ -99,30 +96,20 @@ static void fetched(struct transfer *t, const char *failure)
 static void fetch(struct domain_policy *d)
 {
 	const struct authorities *trusted = &d->agent->authorities[d->authorities];
-	if (d->addresses.n == 0) {
+	if (d->resolve.addresses.n == 0) {
 		fail(d, RESULT_STS_FETCH_ERROR, "its host has no address");
 		return;
 	}
 	d->phase = PHASE_FETCH;
-	(void)snprintf(d->url, sizeof d->url, "https://%s/.well-known/mta-sts.txt", d->host);
-	d->transfer = (struct transfer){.context = d, .done = fetched, .agent = d->agent, .url = d->url, .host = d->host,
-		.addresses = buffer_span(&d->addresses), .authorities = buffer_span(&trusted->pem)};
+	(void)snprintf(d->url, sizeof d->url, "https://%s/.well-known/mta-sts.txt", d->resolve.host);
+	d->transfer = (struct transfer){.context = d, .done = fetched, .agent = d->agent, .url = d->url, .host = d->resolve.host,
+		.addresses = buffer_span(&d->resolve.addresses), .authorities = buffer_span(&trusted->pem)};
 	int error = trusted->pem.n == 0 ? ENOENT : fetch_begin(&d->transfer);
 	if (error != 0)
 		fail(d, RESULT_STS_FETCH_ERROR, error == ENOENT ? "outbound_tls_ca_file can't be read" : error == EAGAIN ? "too many are being fetched" : "not enough memory");
 }
 
 /* ---- what the DNS says ---- */
-
-static void take_addresses(struct domain_policy *d, enum dns_kind kind, struct span records)
-{
-	struct span raw;
-	for (unsigned n = 0; take_lspan(&records, &raw) && n < ADDRESSES_MOST / 2; n++) {
-		char text[INET6_ADDRSTRLEN];
-		if (raw.n == (kind == DNS_A ? 4u : 16u) && inet_ntop(kind == DNS_A ? AF_INET : AF_INET6, raw.at, text, sizeof text) != NULL)
-			buffer_printf(&d->addresses, "%s%s", d->addresses.n == 0 ? "" : ",", text);
-	}
-}
 
 /* The id of the one record that there may be (RFC 8461 3.1). */
 static struct span find_id(struct span records)
@@ -135,6 +122,11 @@ static struct span find_id(struct span records)
 			found = id;
 		}
 	return n == 1 ? found : (struct span){"", 0};
+}
+
+static void resolved(struct resolve *r)
+{
+	fetch(r->context);
 }
 
 static void take_record(struct domain_policy *d, struct span id)
@@ -152,43 +144,28 @@ static void take_record(struct domain_policy *d, struct span id)
 	}
 	(void)snprintf(d->fresh_id, sizeof d->fresh_id, "%.*s", SPAN_ARG(id));
 	d->phase = PHASE_ADDRESSES;
-	buffer_clear(&d->addresses);
-	if (snprintf(d->host, sizeof d->host, "mta-sts.%s", d->domain) > 253) {
+	d->resolve = (struct resolve){.context = d, .done = resolved, .agent = d->agent, .addresses = d->resolve.addresses};
+	if (snprintf(d->resolve.host, sizeof d->resolve.host, "mta-sts.%s", d->domain) > 253) {
 		fail(d, RESULT_STS_FETCH_ERROR, "its host's name would be too long");
 		return;
 	}
-	bool asked = ask(d, DNS_AAAA, d->host), also = ask(d, DNS_A, d->host);
-	if (!asked && !also)
-		fetch(d);
-}
-
-static void take_answer(struct domain_policy *d, enum dns_kind kind, struct span records)
-{
-	d->asking--;
-	if (d->phase == PHASE_RECORD) {
-		take_record(d, find_id(records));
-		return;
-	}
-	take_addresses(d, kind, records);
-	if (d->asking == 0)
-		fetch(d);
+	resolve_begin(&d->resolve);
 }
 
 int check_on_answer(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, dns_answer, got);
 	struct sts_agent *a = ch->program;
-	if (report_on_answer(a, &got))
+	if (report_on_answer(a, &got) || resolve_on_answer(a, &got))
 		return 0;
 	for (struct query **p = &a->queries; *p != NULL; p = &(*p)->next) {
 		struct query *q = *p;
 		if (q->serial != got.serial)
 			continue;
 		struct domain_policy *d = q->of;
-		enum dns_kind kind = q->kind;
 		*p = q->next;
 		free(q);
-		take_answer(d, kind, got.status == DNS_OK ? got.records : (struct span){"", 0});
+		take_record(d, find_id(got.status == DNS_OK ? got.records : (struct span){"", 0}));
 		return 0;
 	}
 	return 0;
@@ -197,12 +174,12 @@ int check_on_answer(struct channel *ch, struct message *m)
 void check_resolver_gone(struct sts_agent *a)
 {
 	reports_resolver_gone(a);
+	resolve_resolver_gone(a);
 	while (a->queries != NULL) {
 		struct query *q = a->queries;
 		struct domain_policy *d = q->of;
-		enum dns_kind kind = q->kind;
 		a->queries = q->next;
 		free(q);
-		take_answer(d, kind, (struct span){"", 0});
+		take_record(d, (struct span){"", 0});
 	}
 }

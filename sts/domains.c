@@ -46,7 +46,7 @@ static void drop(struct domain_policy *d)
 	unlink_used(d);
 	d->agent->domains_n--;
 	buffer_free(&d->mx);
-	buffer_free(&d->addresses);
+	buffer_free(&d->resolve.addresses);
 	free(d);
 }
 
@@ -108,7 +108,6 @@ struct domain_policy *domain_get(struct sts_agent *a, uint32_t authorities, stru
 	*d = (struct domain_policy){.agent = a, .authorities = authorities, .used_s = now_s(), .next = *bucket};
 	(void)snprintf(d->domain, sizeof d->domain, "%.*s", SPAN_ARG(key));
 	buffer_init(&d->mx, STS_TEXT_MOST + 4 * STS_HOSTS_MOST);
-	buffer_init(&d->addresses, 64 * ADDRESSES_MOST);
 	*bucket = d;
 	link_used(d);
 	a->domains_n++;

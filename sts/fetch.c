@@ -116,7 +116,7 @@ static bool set_options(struct transfer *t)
 {
 	CURL *e = t->easy;
 	struct curl_blob trusted = {.data = (void *)(uintptr_t)t->authorities.at, .len = t->authorities.n, .flags = CURL_BLOB_NOCOPY};
-	bool good = curl_easy_setopt(e, CURLOPT_URL, t->url) == CURLE_OK && curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "https") == CURLE_OK &&
+	bool good = curl_easy_setopt(e, CURLOPT_URL, t->url) == CURLE_OK && curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, t->plain ? "http" : "https") == CURLE_OK &&
 		curl_easy_setopt(e, CURLOPT_RESOLVE, t->resolve) == CURLE_OK && curl_easy_setopt(e, CURLOPT_CAINFO, NULL) == CURLE_OK &&
 		curl_easy_setopt(e, CURLOPT_CAPATH, NULL) == CURLE_OK && curl_easy_setopt(e, CURLOPT_CAINFO_BLOB, &trusted) == CURLE_OK &&
 		curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, 1L) == CURLE_OK && curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, 2L) == CURLE_OK &&
@@ -146,7 +146,7 @@ int fetch_begin(struct transfer *t)
 	if (a->transfers >= TRANSFERS_MOST)
 		return EAGAIN;
 	buffer_init(&t->body, STS_TEXT_MOST);
-	(void)snprintf(resolve, sizeof resolve, "%s:%u:%.*s", t->host, HTTPS_PORT, SPAN_ARG(t->addresses));
+	(void)snprintf(resolve, sizeof resolve, "%s:%u:%.*s", t->host, t->plain ? HTTP_PORT : HTTPS_PORT, SPAN_ARG(t->addresses));
 	t->error[0] = '\0';
 	t->easy = curl_easy_init();
 	t->resolve = curl_slist_append(NULL, resolve);

@@ -1,6 +1,7 @@
-/* sts: fetches the MTA-STS policies of other domains and keeps them; counts how TLS goes with their servers and reports it.
+/* sts: fetches the MTA-STS policies of other domains and keeps them; counts how TLS goes with their servers and
+ * reports it; fetches what authorities say of our own certificates.
  * User: posthorn-out.
- * May: connect by TCP to port 443; write below spool_directory/sts; where tls_report = yes, in setgid_group, put reports into maildrop.
+ * May: connect by TCP to ports 443 and 80; write below spool_directory/sts; where tls_report = yes, in setgid_group, put reports into maildrop.
  * Never: look a name up itself, open another file after its start, see the queue. */
 #include "reports.h"
 
@@ -25,14 +26,21 @@ static void peer_gone(struct channel *ch, int reason)
 {
 	struct sts_agent *a = ch->program;
 	(void)reason;
+	struct channel **p = &a->workers;
 	if (ch == a->resolver) {
 		a->resolver = NULL;
 		check_resolver_gone(a);
 	}
+	if (ch == a->keyd)
+		a->keyd = NULL;
+	while (*p != NULL && *p != ch)
+		p = &(*p)->next;
+	if (*p != NULL)
+		*p = ch->next;
 	domain_asker_gone(a, ch);
 }
 
-static const struct channel_owner owner = {.handlers = {[MSG_sts_query] = domain_on_query, [MSG_tls_result] = tally_on_result, [MSG_dns_answer] = check_on_answer}, .gone = peer_gone};
+static const struct channel_owner owner = {.handlers = {[MSG_sts_query] = domain_on_query, [MSG_tls_result] = tally_on_result, [MSG_key_offer] = status_on_offer, [MSG_key_offers_end] = status_on_offers_end, [MSG_dns_answer] = check_on_answer}, .gone = peer_gone};
 
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
@@ -43,13 +51,20 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	ch->instance = instance;
 	ch->server = server;
 	ch->pid = pid;
-	if (role != R_RESOLVER)
+	if (role == R_SMTPD) {
+		ch->next = a->workers;
+		a->workers = ch;
+		status_tell(a, ch);
+	}
+	if (role == R_KEYD)
+		status_keyd_new(a);
+	if (role != R_RESOLVER && role != R_KEYD)
 		return;
-	struct channel *old = a->resolver;
+	struct channel **place = role == R_KEYD ? &a->keyd : &a->resolver, *old = *place;
 	if (old != NULL) /* its successor came before the word that it is gone */
 		peer_gone(old, 0);
 	channel_close(old);
-	a->resolver = ch;
+	*place = ch;
 }
 
 /* The first server with the same file: its text is there once. */
@@ -93,6 +108,7 @@ static void sweep(int fd, short what, void *context)
 	(void)fd;
 	(void)what;
 	domain_sweep(a);
+	status_sweep(a);
 	tallies_write(a);
 	reports_due(a);
 }
@@ -149,7 +165,7 @@ int main(void)
 	int error = read_authorities(a, &why);
 	if (error == 0)
 		error = fetch_setup(a, &why);
-	if (error == 0 && (make_timers(a) != 0 || port_list_add(&ports, HTTPS_PORT) != 0)) {
+	if (error == 0 && (make_timers(a) != 0 || port_list_add(&ports, HTTPS_PORT) != 0 || port_list_add(&ports, HTTP_PORT) != 0)) {
 		complain(&why, "sts", 0, "not enough memory");
 		error = ENOMEM;
 	}

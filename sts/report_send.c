@@ -2,7 +2,6 @@
 #include "reports.h"
 #include "smtp/smtp.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +27,7 @@ static void clear(struct report *r)
 {
 	free(r->rua);
 	buffer_free(&r->packed);
-	buffer_free(&r->addresses);
+	buffer_free(&r->resolve.addresses);
 	*r = (struct report){.agent = r->agent};
 }
 
@@ -47,14 +46,13 @@ static void end(struct report *r, bool keep)
 	(void)event_add(a->report_next, &(struct timeval){.tv_sec = keep && test ? 1 : 0});
 }
 
-static bool ask(struct report *r, enum dns_kind kind, const char *name)
+static bool ask(struct report *r, const char *name)
 {
 	struct sts_agent *a = r->agent;
 	if (a->resolver == NULL)
 		return false;
 	r->query = ++a->serial;
-	r->asking = (unsigned)kind;
-	send_dns_query(a->resolver, (struct msg_dns_query){.serial = r->query, .kind = (uint32_t)kind, .limit_ms = DNS_LIMIT_MS, .name = span_of(name)}, -1);
+	send_dns_query(a->resolver, (struct msg_dns_query){.serial = r->query, .kind = DNS_TXT, .limit_ms = DNS_LIMIT_MS, .name = span_of(name)}, -1);
 	return true;
 }
 
@@ -107,13 +105,18 @@ static void post(struct report *r)
 {
 	const struct server *s = server_of(r);
 	uint32_t i = authorities_of(r->agent, (uint32_t)(s - r->agent->proc.config.servers));
-	r->transfer = (struct transfer){.context = r, .done = posted, .agent = r->agent, .url = r->url, .host = r->host, .addresses = buffer_span(&r->addresses),
+	r->transfer = (struct transfer){.context = r, .done = posted, .agent = r->agent, .url = r->url, .host = r->resolve.host, .addresses = buffer_span(&r->resolve.addresses),
 		.authorities = buffer_span(&r->agent->authorities[i].pem), .post = buffer_span(&r->packed), .type = "Content-Type: application/tlsrpt+gzip"};
-	if (r->addresses.n > 0 && fetch_begin(&r->transfer) == 0)
+	if (r->resolve.addresses.n > 0 && fetch_begin(&r->transfer) == 0)
 		return;
-	LOG(&r->agent->proc.log, report_failed, NO_ID, F("domain", span_of(r->domain)), F("id", span_of(r->id)), F("to", span_of(r->url)), F("reason", r->addresses.n == 0 ? SPAN_LIT("its host has no address") : SPAN_LIT("not now")));
+	LOG(&r->agent->proc.log, report_failed, NO_ID, F("domain", span_of(r->domain)), F("id", span_of(r->id)), F("to", span_of(r->url)), F("reason", r->resolve.addresses.n == 0 ? SPAN_LIT("its host has no address") : SPAN_LIT("not now")));
 	r->failed = true;
 	next_address(r);
+}
+
+static void resolved(struct resolve *r)
+{
+	post(r->context);
 }
 
 /* ---- the steps ---- */
@@ -133,12 +136,10 @@ static void next_address(struct report *r)
 			continue;
 		}
 		(void)snprintf(r->url, sizeof r->url, "%.*s", SPAN_ARG(address));
-		(void)snprintf(r->host, sizeof r->host, "%.*s", SPAN_ARG(host));
-		buffer_init(&r->addresses, 64 * ADDRESSES_MOST);
-		buffer_clear(&r->addresses);
-		if (ask(r, DNS_AAAA, r->host))
-			return;
-		r->failed = true;
+		r->resolve = (struct resolve){.context = r, .done = resolved, .agent = r->agent, .addresses = r->resolve.addresses};
+		(void)snprintf(r->resolve.host, sizeof r->resolve.host, "%.*s", SPAN_ARG(host));
+		resolve_begin(&r->resolve);
+		return;
 	}
 	end(r, r->failed);
 }
@@ -165,36 +166,21 @@ static void take_record(struct report *r, enum dns_status status, struct span re
 	next_address(r);
 }
 
-static void take_answer(struct report *r, enum dns_status status, struct span records)
-{
-	enum dns_kind kind = (enum dns_kind)r->asking;
-	struct span raw;
-	r->query = 0;
-	if (kind == DNS_TXT) {
-		take_record(r, status, records);
-		return;
-	}
-	for (unsigned n = 0; status == DNS_OK && take_lspan(&records, &raw) && n < ADDRESSES_MOST / 2; n++) {
-		char text[INET6_ADDRSTRLEN];
-		if (raw.n == (kind == DNS_A ? 4u : 16u) && inet_ntop(kind == DNS_A ? AF_INET : AF_INET6, raw.at, text, sizeof text) != NULL)
-			buffer_printf(&r->addresses, "%s%s", r->addresses.n == 0 ? "" : ",", text);
-	}
-	if (kind != DNS_AAAA || !ask(r, DNS_A, r->host))
-		post(r);
-}
-
 bool report_on_answer(struct sts_agent *a, const struct msg_dns_answer *got)
 {
 	if (a->report->query == 0 || a->report->query != got->serial)
 		return false;
-	take_answer(a->report, (enum dns_status)got->status, got->records);
+	a->report->query = 0;
+	take_record(a->report, (enum dns_status)got->status, got->records);
 	return true;
 }
 
 void reports_resolver_gone(struct sts_agent *a)
 {
-	if (a->report->query != 0)
-		take_answer(a->report, DNS_TEMPFAIL, (struct span){"", 0});
+	if (a->report->query == 0)
+		return;
+	a->report->query = 0;
+	take_record(a->report, DNS_TEMPFAIL, (struct span){"", 0});
 }
 
 static int64_t spread(const struct sts_agent *a)
@@ -220,7 +206,7 @@ void reports_due(struct sts_agent *a)
 			a->reporting = true;
 			if (snprintf(name, sizeof name, "_smtp._tls.%s", r->domain) > 253)
 				end(r, false);
-			else if (!ask(r, DNS_TXT, name))
+			else if (!ask(r, name))
 				end(r, true);
 			return;
 		}

@@ -40,11 +40,11 @@ struct report {
 	char server[64], domain[256];
 	int64_t day, retry_s;
 	uint64_t query;          /* that is open at the resolver, 0: none */
-	unsigned asking;
 	char *rua;
 	struct span rua_left;    /* into rua */
-	struct buffer packed, addresses;
-	char id[400], url[1100], host[256];
+	struct buffer packed;
+	struct resolve resolve;
+	char id[400], url[1100];
 	struct transfer transfer;
 	bool failed;             /* some address of it did not take it */
 	bool mailed;             /* before, and others did not take it */

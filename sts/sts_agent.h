@@ -15,10 +15,22 @@
 
 enum {
 	DOMAINS_MOST = 20000, DOMAIN_BUCKETS = 4096, TRANSFERS_MOST = 32,
-	DNS_LIMIT_MS = 10000, FETCH_LIMIT_S = 60 /* RFC 8461 3.3 */, CONNECT_LIMIT_S = 20, HTTPS_PORT = 443,
+	DNS_LIMIT_MS = 10000, FETCH_LIMIT_S = 60 /* RFC 8461 3.3 */, CONNECT_LIMIT_S = 20, HTTP_PORT = 80, HTTPS_PORT = 443,
 	RETRY_S = 300,           /* after a fetch that failed (RFC 8461 3.3) */
 	REFRESH_S = 86400,       /* a policy that is in use is looked at once a day (RFC 8461 10.2) */
 	SWEEP_S = 60, FILE_NAME = 65, ADDRESSES_MOST = 8, TALLY_BUCKETS = 1024,
+};
+
+/* A host's addresses.  The caller fills the first part and keeps the struct at its place until done is called. */
+struct resolve {
+	void *context;
+	void (*done)(struct resolve *r); /* addresses: in text, separated by commas; empty: there are none to be had */
+	struct sts_agent *agent;
+	char host[272];
+	struct buffer addresses;
+	/* private */
+	uint64_t serials[2];             /* of the questions that are open */
+	struct resolve *next;
 };
 
 /* One HTTPS transfer.  The caller fills the first part. */
@@ -28,6 +40,7 @@ struct transfer {
 	void (*done)(struct transfer *t, const char *failure);
 	struct sts_agent *agent;
 	const char *url, *host;  /* host: of the URL, as its certificate must name it */
+	bool plain;              /* HTTP: what is fetched is signed itself */
 	struct span addresses;   /* of the host, in text, separated by commas */
 	struct span authorities; /* PEM */
 	struct span post;        /* what is sent, empty: nothing, a text is fetched */
@@ -61,11 +74,10 @@ struct domain_policy {
 	int64_t retry_s;         /* no fetch before, where the last one failed */
 	char failure[300];
 	enum check_phase phase;
-	unsigned asking;
 	char fresh_id[STS_ID_MOST + 1];
-	struct buffer addresses;
+	struct resolve resolve;
 	struct transfer transfer;
-	char url[320], host[272];
+	char url[320];
 	struct asker *askers;
 	struct domain_policy *next;           /* in its bucket */
 	struct domain_policy *older, *newer;  /* by last use */
@@ -79,7 +91,6 @@ struct authorities {
 struct query {
 	uint64_t serial;
 	struct domain_policy *of;
-	enum dns_kind kind;
 	struct query *next;
 };
 
@@ -96,6 +107,9 @@ struct sts_agent {
 	size_t domains_n;
 	struct query *queries;
 	uint64_t serial;
+	struct resolve *resolving;
+	struct status *statuses, *fresh_statuses; /* of our own certificates */
+	struct channel *workers, *keyd;
 	/* reports.h */
 	struct tally *tallies[TALLY_BUCKETS];
 	size_t tallies_n;
@@ -124,6 +138,17 @@ void domain_put_policy(const struct domain_policy *d, struct buffer *policy, str
 void check_begin(struct domain_policy *d);
 int check_on_answer(struct channel *ch, struct message *m);
 void check_resolver_gone(struct sts_agent *a);
+/* resolve.c */
+void resolve_begin(struct resolve *r); /* may call done at once */
+void resolve_forget(struct resolve *r);
+bool resolve_on_answer(struct sts_agent *a, const struct msg_dns_answer *got);
+void resolve_resolver_gone(struct sts_agent *a);
+/* ocsp.c: what their authorities say of our own certificates (RFC 6960) */
+int status_on_offer(struct channel *c, struct message *m);
+int status_on_offers_end(struct channel *c, struct message *m);
+void status_keyd_new(struct sts_agent *a);
+void status_tell(struct sts_agent *a, struct channel *worker); /* all that is known */
+void status_sweep(struct sts_agent *a);
 /* fetch.c */
 MUST_CHECK int fetch_setup(struct sts_agent *a, struct complaint *why);
 MUST_CHECK int fetch_begin(struct transfer *t);   /* 0, EAGAIN: too many at a time, or ENOMEM */

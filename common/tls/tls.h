@@ -53,6 +53,11 @@ const char *tls_failure_text(const SSL *ssl);
 /* Lets choose say which context a client is served by; host "" where it names none.  NULL: this one. */
 typedef SSL_CTX *tls_chooser(void *owner, const char *host);
 void tls_choose_by_name(SSL_CTX *context, tls_chooser *choose);
+/* staple.c: lets find say what is sent with a certificate, which is known by the SHA-256 of its DER; an empty span: nothing. */
+enum { TLS_CERTIFICATE_ID = 32 };
+MUST_CHECK int tls_certificate_id(const X509 *certificate, unsigned char id[TLS_CERTIFICATE_ID]); /* 0 or EINVAL */
+typedef struct span tls_stapler(void *owner, const unsigned char id[TLS_CERTIFICATE_ID]);
+void tls_staple(SSL_CTX *context, tls_stapler *find);
 SSL *tls_session(SSL_CTX *context, int fd, bool server, void *owner);
 /* The session is freed without a close_notify being waited for. */
 void tls_free(SSL *ssl);

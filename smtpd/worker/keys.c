@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { STAPLE_MOST = 32 * 1024, STAPLES_MOST = 1000 };
 enum { KEY_WAIT_MS = 5000 }; /* for a signature, and for the first certificates after a start */
 
 static void offers_free(struct key_offer *o)
@@ -48,6 +49,49 @@ static SSL_CTX *choose(void *owner, const char *host)
 	return c != NULL ? c : ws->tls;
 }
 
+/* ---- what authorities say of certificates ---- */
+
+static struct span staple_of(void *owner, const unsigned char id[TLS_CERTIFICATE_ID])
+{
+	const struct session *s = owner;
+	for (const struct staple *p = s->worker->staples; p != NULL; p = p->next)
+		if (memcmp(p->id, id, sizeof p->id) == 0)
+			return (struct span){p->response, p->n};
+	return (struct span){"", 0};
+}
+
+static void drop_staple(struct worker *w, const void *id)
+{
+	struct staple **p = &w->staples;
+	while (*p != NULL && memcmp((*p)->id, id, sizeof (*p)->id) != 0)
+		p = &(*p)->next;
+	struct staple *old = *p;
+	if (old == NULL)
+		return;
+	*p = old->next;
+	w->staples_n--;
+	free(old);
+}
+
+int keys_on_staple(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, staple, said);
+	struct worker *w = c->program;
+	if (said.certificate.n != TLS_CERTIFICATE_ID || said.response.n > STAPLE_MOST)
+		return EBADMSG;
+	drop_staple(w, said.certificate.at);
+	struct staple *p = said.response.n == 0 || w->staples_n >= STAPLES_MOST ? NULL : malloc(sizeof *p + said.response.n);
+	if (p == NULL)
+		return 0;
+	p->n = said.response.n;
+	memcpy(p->id, said.certificate.at, sizeof p->id);
+	memcpy(p->response, said.response.at, said.response.n);
+	p->next = w->staples;
+	w->staples = p;
+	w->staples_n++;
+	return 0;
+}
+
 static bool is_made(const struct key_context *list, const char *name)
 {
 	for (; list != NULL; list = list->next)
@@ -77,6 +121,7 @@ static struct key_context *make_context(struct worker *w, uint32_t server, const
 	c->context = c->name == NULL ? NULL : tls_server_context(pairs, n, about->name, &ws->tickets, &levels, &why);
 	if (c->context != NULL) {
 		tls_choose_by_name(c->context, choose);
+		tls_staple(c->context, staple_of);
 		return c;
 	}
 	LOG(&w->proc.log, tls_unusable, NO_ID, F("server", span_of(about->name)), F("name", span_of(name)), F("reason", span_of(why.reason)));

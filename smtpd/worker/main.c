@@ -52,6 +52,10 @@ static void peer_gone(struct channel *c, int reason)
 		w->keyd = NULL; /* its successor is asked for what it owes */
 		return;
 	}
+	if (c == w->sts) {
+		w->sts = NULL; /* what it said holds on */
+		return;
+	}
 	if (c == w->maps) {
 		w->maps = NULL;
 		return;
@@ -74,7 +78,8 @@ static const struct channel_owner owner = {
 		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer,
 		[MSG_rate_answer] = client_on_rate, [MSG_session_client_answer] = xclient_on_answer, [MSG_dns_answer] = client_on_answer,
 		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer,
-		[MSG_key_offer] = keys_on_offer, [MSG_key_offers_end] = keys_on_offers_end, [MSG_ticket_keys] = keys_on_tickets, [MSG_signed] = keys_on_signed},
+		[MSG_key_offer] = keys_on_offer, [MSG_key_offers_end] = keys_on_offers_end, [MSG_ticket_keys] = keys_on_tickets, [MSG_signed] = keys_on_signed,
+		[MSG_staple] = keys_on_staple},
 	.gone = peer_gone,
 };
 
@@ -90,6 +95,8 @@ static struct channel **place_of(struct worker *w, enum role role, uint32_t serv
 		return &w->authd;
 	if (role == R_KEYD)
 		return &w->keyd;
+	if (role == R_STS)
+		return &w->sts;
 	struct worker_server *s = &w->servers[server];
 	return role == R_CLEANUP ? &s->cleanup : role == R_QMGR ? &s->qmgr : &s->mover;
 }
@@ -97,7 +104,7 @@ static struct channel **place_of(struct worker *w, enum role role, uint32_t serv
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct worker *w = p->program;
-	if (role != R_FRONT && role != R_MAPS && role != R_RESOLVER && role != R_AUTHD && role != R_KEYD && server >= p->config.servers_n) {
+	if (role != R_FRONT && role != R_MAPS && role != R_RESOLVER && role != R_AUTHD && role != R_KEYD && role != R_STS && server >= p->config.servers_n) {
 		(void)close(fd);
 		return;
 	}

@@ -182,9 +182,19 @@ struct worker_server {
 };
 
 enum { WAIT_BUCKETS = 1024 };
+/* An OCSP response, sent with the certificate that it is about. */
+struct staple {
+	unsigned char id[TLS_CERTIFICATE_ID];
+	struct staple *next;
+	size_t n;
+	char response[];
+};
+
 struct worker {
 	struct process proc;
-	struct channel *front, *maps, *resolver, *authd, *keyd;
+	struct channel *front, *maps, *resolver, *authd, *keyd, *sts;
+	struct staple *staples;        /* what authorities say of certificates */
+	size_t staples_n;
 	struct session_signing *signing;
 	struct session *jobless;       /* handshakes for which there was no job, the oldest first */
 	uint64_t signatures;
@@ -285,6 +295,7 @@ void keys_late(struct worker *w, int64_t now_ms);
 void keys_reload(struct worker *w);
 int keys_on_offer(struct channel *c, struct message *m);
 int keys_on_offers_end(struct channel *c, struct message *m);
+int keys_on_staple(struct channel *c, struct message *m);
 int keys_on_tickets(struct channel *c, struct message *m);
 int keys_on_signed(struct channel *c, struct message *m);
 /* xclient.c */

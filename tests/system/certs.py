@@ -15,11 +15,11 @@ class Authority:
         openssl("req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "90", "-subj", f"/CN={name}",
                 "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", self.key, "-out", self.crt)
 
-    def leaf(self, name, *hosts, expired=False, days=30):
-        crt, key, request, more = (self.place / f"{name}.{tail}" for tail in ("crt", "key", "csr", "ext"))
+    def leaf(self, name, *hosts, expired=False, days=30, more=""):
+        crt, key, request, extensions = (self.place / f"{name}.{tail}" for tail in ("crt", "key", "csr", "ext"))
         openssl("req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
-        more.write_text("subjectAltName=" + ",".join(("IP:" if h[0].isdigit() else "DNS:") + h for h in hosts or ["nobody.example"]) + "\n")
-        openssl("x509", "-req", "-in", request, "-CA", self.crt, "-CAkey", self.key, "-CAcreateserial", "-out", crt, "-extfile", more, "-days", "-1" if expired else str(days))
+        extensions.write_text(more + "subjectAltName=" + ",".join(("IP:" if h[0].isdigit() else "DNS:") + h for h in hosts or ["nobody.example"]) + "\n")
+        openssl("x509", "-req", "-in", request, "-CA", self.crt, "-CAkey", self.key, "-CAcreateserial", "-out", crt, "-extfile", extensions, "-days", "-1" if expired else str(days))
         with crt.open("ab") as f:
             f.write(self.crt.read_bytes())
         return crt, key
