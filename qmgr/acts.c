@@ -226,7 +226,10 @@ static bool release(struct qmgr *q, struct qmsg *m)
 
 static bool retry(struct qmgr *q, struct qmsg *m)
 {
-	if (m->tasks == 1 && !m->storing && !m->held) {
+	if (m->tasks == 1 && m->storing && !m->held) { /* its file is being written: due as soon as it is */
+		m->next_attempt_s = q_now(q);
+		m->forced = true;
+	} else if (m->tasks == 1 && !m->held) {
 		m->next_attempt_s = 0;
 		m->forced = true;
 		msg_start(q, m);

@@ -328,6 +328,25 @@ void wait_pass(struct qmgr *q)
 	q_turn_soon(q);
 }
 
+/* One that has failed for now and is still in memory, since its file is being written or a report is owed: its row comes later. */
+static bool make_due_in_memory(struct qmgr *q, struct qmsg *m, bool (*wanted)(const struct row *row, struct span what), struct span what)
+{
+	struct buffer bytes;
+	struct row row;
+	if (m->tasks > 0 || m->held || m->gone || m->next_attempt_s == 0)
+		return false;
+	buffer_init(&bytes, 16 * 1024 * 1024);
+	if (wanted != NULL)
+		row_of_message(q, m, &bytes);
+	bool fits = wanted == NULL || (row_parse(buffer_span(&bytes), &row) == 0 && wanted(&row, what));
+	buffer_free(&bytes);
+	if (fits) {
+		m->next_attempt_s = q_now(q);
+		m->forced = true;
+	}
+	return fits;
+}
+
 uint64_t wait_make_due(struct qmgr *q, bool (*wanted)(const struct row *row, struct span what), struct span what)
 {
 	struct qid id = {{0}};
@@ -345,6 +364,9 @@ uint64_t wait_make_due(struct qmgr *q, bool (*wanted)(const struct row *row, str
 		n++;
 	}
 	buffer_free(&bytes);
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
+			n += make_due_in_memory(q, m, wanted, what);
 	q->index_dirty = true;
 	q_turn_soon(q);
 	return n;

@@ -4,6 +4,7 @@ import email
 import email.policy
 import os
 import re
+import signal
 import time
 import unittest
 
@@ -63,6 +64,21 @@ class Wait(unittest.TestCase):
                     again.ask("EHLO x.example")
                     self.assertTrue(again.ask("ETRN @sink.example").startswith("250 2.0.0"))
                     wait_for("the last", lambda: len(sink.messages) == 3 and not h.messages())
+
+    def test_what_is_just_being_stored_is_flushed_and_retried_as_well(self):
+        """A message whose file mover has not written yet: neither act may pass it by."""
+        for act in (["flush"], ["retry"]):
+            busy = [True]
+            with Sink(lambda stage, text, n: "450 4.2.0 not now" if stage == "rcpt" and busy[0] else None) as sink, Horn(["test_mode=yes"], FAR, [remote(sink)]) as h, h.client() as c:
+                c.send("a@example.org", "b@local.example", TEXT) # cleanup has its segment
+                mover = h.pids("mover")[0]
+                os.kill(mover, signal.SIGSTOP)
+                qid = c.send("a@example.org", "b@sink.example", TEXT, ehlo=False)
+                wait_for("it waits", lambda: "not now" in str(h.messages()))
+                busy[0] = False
+                h.queue(*act, *([qid] if act == ["retry"] else []))
+                os.kill(mover, signal.SIGCONT)
+                wait_for(f"sent after {act}", lambda: sink.messages)
 
     def test_delay_notice_then_expiry_report_each_once(self):
         with Sink(lambda stage, *a: "450 4.2.0 not now" if stage == "rcpt" else None) as sink, \
