@@ -43,6 +43,7 @@ struct auth_server {
 	struct rate client_rate, user_rate;
 	struct dovecot *dovecot;       /* NULL: another back end */
 	uint32_t integrated;           /* what gssd has for it */
+	struct buffer authorities;     /* whose clients' certificates are good, PEM */
 };
 
 /* A conversation.  It has one owner at a time: front (whose address is it?), the list of turns, the client, the delay. */
@@ -59,6 +60,7 @@ struct login {
 	unsigned char client[16];      /* as IPv6; the network of an IPv6 client */
 	char name[PASSWD_NAME_MOST + 1 + 256];
 	struct buffer response;
+	struct buffer certificates;    /* of the client, for EXTERNAL */
 	char *password;                /* while a table is asked what it is compared with */
 	struct event *delay;
 	enum login_status answer;      /* when the delay is over */
@@ -118,6 +120,11 @@ void pam_ask(struct login *l, const char *password); /* within a step of libgsas
 bool pam_waits(struct login *l);                     /* after it; may end l */
 int pam_on_answer(struct channel *c, struct message *m);
 void pam_gone(struct authd *a);
+/* external.c: by certificates (RFC 4422 A) */
+void external_step(struct login *l);
+uint32_t external_offers(const struct authd *a, size_t server);
+int external_on_authorities(struct channel *c, struct message *m);
+void external_reloaded(struct authd *a);
 /* integrated.c: Kerberos and NTLM, by gssd */
 bool integrated_is(const struct login *l);
 void integrated_step(struct login *l);

@@ -40,6 +40,7 @@ static void end_login(struct login *l)
 	if (l->gsasl != NULL)
 		gsasl_finish(l->gsasl);
 	buffer_wipe(&l->response);
+	buffer_free(&l->certificates);
 	table_forget(l);
 	free(l);
 	a->logins_n--;
@@ -247,12 +248,16 @@ static void go_on(struct login *l)
 		limit(l, which);
 		return;
 	}
-	if (a_server(l)->dovecot != NULL) {
+	if (a_server(l)->dovecot != NULL && l->mechanism != MECHANISM_EXTERNAL) {
 		dovecot_step(l);
 		return;
 	}
 	if (integrated_is(l)) {
 		integrated_step(l);
+		return;
+	}
+	if (l->mechanism == MECHANISM_EXTERNAL) {
+		external_step(l);
 		return;
 	}
 	int r = sasl_step(l, &out, &n);
@@ -306,9 +311,11 @@ static struct login *make_login(struct authd *a, struct channel *c, const struct
 		.first = m->initial == 0, .next = a->logins};
 	buffer_init(&l->response, LOGIN_RESPONSE);
 	buffer_put_span(&l->response, m->response);
+	buffer_init(&l->certificates, 64 * 1024);
+	buffer_put_span(&l->certificates, m->certificates);
 	a->logins = l;
 	a->logins_n++;
-	if (buffer_ok(&l->response) && (a->servers[l->server].dovecot != NULL || integrated_is(l)))
+	if (buffer_ok(&l->response) && (a->servers[l->server].dovecot != NULL || integrated_is(l) || l->mechanism == MECHANISM_EXTERNAL))
 		return l;
 	if (buffer_ok(&l->response) && sasl_begin(l) == 0) {
 		sasl_bind(l->gsasl, m->exporter, m->unique);

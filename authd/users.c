@@ -16,12 +16,12 @@ uint32_t users_offered(const struct authd *a, size_t server)
 	uint32_t may = ((methods & METHOD_BASIC) != 0 ? MECHANISMS_BASIC : 0u) | ((methods & METHOD_INTEGRATED) != 0 ? MECHANISMS_INTEGRATED : 0u);
 	uint32_t basic = a->servers[server].file.n > 0 ? MECHANISMS_BASIC : 0;
 	if (a->servers[server].dovecot != NULL)
-		return may & dovecot_offers(a, server);
+		return (may & dovecot_offers(a, server)) | external_offers(a, server);
 	if (table_is(a, server))
 		basic = table_offers(a);
 	else if (pam_is(a, server))
 		basic = pam_offers(a);
-	return may & (basic | a->servers[server].integrated);
+	return (may & (basic | a->servers[server].integrated)) | external_offers(a, server);
 }
 
 void users_offer(struct authd *a, struct channel *worker)

@@ -20,24 +20,12 @@ static void pair_free(struct pair *p)
 	free(p);
 }
 
-static int read_fd(int fd, struct buffer *out)
-{
-	off_t size = lseek(fd, 0, SEEK_END); /* fstat is a call that the confined do not have */
-	buffer_init(out, PEM_MOST + 1);
-	if (size < 0 || size > PEM_MOST)
-		return size < 0 ? errno : EFBIG;
-	int error = buffer_reserve(out, (size_t)size + 1);
-	if (error == 0)
-		error = pread_all(fd, out->at, (size_t)size, 0);
-	out->n = error == 0 ? (size_t)size : 0;
-	return error;
-}
-
 /* What is wrong with it, NULL: nothing. */
 static const char *read_pair(struct pair *p, const int fds[2])
 {
 	struct buffer text;
-	int error = read_fd(fds[0], &text);
+	buffer_init(&text, PEM_MOST + 1);
+	int error = read_given_file(fds[0], PEM_MOST, &text);
 	buffer_init(&p->chain, 2 * PEM_MOST);
 	if (error == 0)
 		error = tls_put_chain(&p->chain, buffer_span(&text)); /* many a file has the key as well: workers get certificates */
@@ -49,7 +37,7 @@ static const char *read_pair(struct pair *p, const int fds[2])
 		return strerror(error);
 	if (p->certificate == NULL)
 		return "no certificate in PEM";
-	error = read_fd(fds[1], &text);
+	error = read_given_file(fds[1], PEM_MOST, &text);
 	p->key = error != 0 ? NULL : tls_read_key(buffer_span(&text));
 	buffer_wipe(&text);
 	if (error != 0)

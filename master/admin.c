@@ -216,7 +216,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status)
 		if (c->channel != NULL)
 			send_reload(c->channel, (struct msg_reload){.generation = m->generation}, dup(fd));
 	for (struct child *c = m->children; c != NULL; c = c->next)
-		if ((c->role == R_KEYD || c->role == R_AUTHD) && c->channel != NULL)
+		if ((c->role == R_KEYD || c->role == R_AUTHD || c->role == R_SMTPD) && c->channel != NULL)
 			master_send_secrets(m, c);
 	if (new_ports)
 		replace(m, R_SMTP);

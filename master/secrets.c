@@ -19,7 +19,7 @@ struct secret_walk {
 /* parameter: that names the file. */
 static int open_secret(const struct secret_walk *w, const struct server *s, const char *path, const char *parameter, int *fd, struct complaint *why)
 {
-	bool is_secret = strcmp(parameter, "tls_certificate_file") != 0;
+	bool is_secret = strcmp(parameter, "tls_certificate_file") != 0 && strcmp(parameter, "tls_client_ca_file") != 0;
 	struct stat st;
 	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (*fd < 0) {
@@ -117,10 +117,36 @@ static int each_password(const struct secret_walk *w)
 	return error;
 }
 
+/* Of the authorities whose clients may show a certificate. */
+static int each_authority(const struct secret_walk *w)
+{
+	int error = 0;
+	for (uint32_t i = 0; i < w->config->servers_n && error == 0; i++) {
+		const struct server *s = &w->config->servers[i];
+		const char *path = s->p.tls_client_ca_file;
+		struct complaint why = {0};
+		int fd;
+		if (path[0] == '\0')
+			continue;
+		error = open_secret(w, s, path, "tls_client_ca_file", &fd, &why);
+		if (error != 0)
+			error = cannot(w, s, path, &why, error);
+		else if (w->to == NULL)
+			(void)close(fd);
+		else
+			send_client_authorities(w->to->channel, (struct msg_client_authorities){.server = i, .file = span_of(path)}, fd);
+	}
+	if (w->to != NULL)
+		channel_flush(w->to->channel);
+	return error;
+}
+
 int master_check_secrets(struct master *m, const struct config *config, struct complaint *why)
 {
 	const struct secret_walk w = {.m = m, .config = config, .why = why};
 	int error = each_pair(&w);
+	if (error == 0)
+		error = each_authority(&w);
 	return error != 0 ? error : each_password(&w);
 }
 
@@ -130,7 +156,10 @@ void master_send_secrets(struct master *m, struct child *c)
 	if (c->role == R_KEYD) {
 		(void)each_pair(&w);
 		send_keys_end(c->channel, (struct msg_keys_end){.generation = m->generation}, -1);
+	} else if (c->role == R_SMTPD) {
+		(void)each_authority(&w);
 	} else {
+		(void)each_authority(&w);
 		(void)each_password(&w);
 		send_passwords_end(c->channel, (struct msg_passwords_end){.generation = m->generation}, -1);
 	}

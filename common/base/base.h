@@ -107,6 +107,8 @@ uint32_t crc32c(uint32_t crc, const void *bytes, size_t n);
 MUST_CHECK int write_all(int fd, const void *bytes, size_t n);
 MUST_CHECK int pwritev_all(int fd, struct iovec *iov, int n, off_t at); /* iov is used up */
 MUST_CHECK int pread_all(int fd, void *bytes, size_t n, off_t at);      /* ENODATA: file too short */
+/* All of a file that another process has opened, by calls that every process has. */
+MUST_CHECK int read_given_file(int fd, size_t limit, struct buffer *out);
 MUST_CHECK int read_file_at(int dir_fd, const char *name, size_t limit, struct buffer *out);
 /* As read_file_at, of a file that somebody else may have put there: links are not followed, and it must be a regular file
  * with one name (ELOOP).  *st is the file's own. */

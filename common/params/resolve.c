@@ -385,6 +385,10 @@ static void warn_of_tls(const struct config *c, const struct server *s, const st
 		(void)snprintf(text, sizeof text, "server %s: outbound_tls = dane-only and no dns_trust_anchor_file: nothing can be validated, that mail stays", s->name);
 		w->say(w->context, text);
 	}
+	if (s->p.auth_mechanisms_extra != 0 && s->p.tls_client_ca_file[0] == '\0') {
+		(void)snprintf(text, sizeof text, "server %s: auth_mechanisms_extra = external, and no tls_client_ca_file: clients are asked for no certificate, so nobody logs in by one", s->name);
+		w->say(w->context, text);
+	}
 	if (asks_tls(s, OUT_TLS_VERIFY) && access(s->p.outbound_tls_ca_file, R_OK) != 0) {
 		(void)snprintf(text, sizeof text, "server %s: outbound_tls = verify, and outbound_tls_ca_file %s: %s: nobody is trusted, that mail stays; the package ca-certificates has the usual ones",
 			s->name, s->p.outbound_tls_ca_file, strerror(errno));

@@ -53,6 +53,13 @@ const char *tls_failure_text(const SSL *ssl);
 /* Lets choose say which context a client is served by; host "" where it names none.  NULL: this one. */
 typedef SSL_CTX *tls_chooser(void *owner, const char *host);
 void tls_choose_by_name(SSL_CTX *context, tls_chooser *choose);
+/* Clients may show a certificate of these authorities (PEM); nobody has to, and none that is no good ends the handshake.  0, EINVAL: there is none, ENOMEM */
+MUST_CHECK int tls_ask_clients(SSL_CTX *context, struct span authorities);
+bool tls_has_client(const SSL *ssl);                                    /* it has shown one that is good */
+void tls_put_client(SSL *ssl, struct buffer *certificates);             /* as lspans of DER, its own first */
+/* The name in such certificates, verified once more.  0, EACCES: they are no good, or there is no name, ENOMEM */
+enum { TLS_CLIENT_NAME = 256 };
+MUST_CHECK int tls_client_name(struct span certificates, struct span authorities, char name[TLS_CLIENT_NAME]);
 /* staple.c: lets find say what is sent with a certificate, which is known by the SHA-256 of its DER; an empty span: nothing. */
 enum { TLS_CERTIFICATE_ID = 32 };
 MUST_CHECK int tls_certificate_id(const X509 *certificate, unsigned char id[TLS_CERTIFICATE_ID]); /* 0 or EINVAL */

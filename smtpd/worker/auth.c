@@ -7,6 +7,7 @@
 
 static const struct span no_detail = {"", 0};
 
+enum { CERTIFICATES_MOST = 64 * 1024 };
 enum { METHOD_ANONYMOUS = 1 }; /* of auth_methods */
 
 static const struct { uint32_t bit; const char *word; } mechanisms[] = {
@@ -26,6 +27,8 @@ static uint32_t offered(const struct session *s)
 {
 	const struct server_params *p = session_params(s);
 	uint32_t all = s->worker->servers[s->server].mechanisms;
+	if (s->ssl == NULL || !tls_has_client(s->ssl))
+		all &= ~(uint32_t)MECHANISM_EXTERNAL;
 	if (s->ssl != NULL)
 		return all;
 	if (p->tls == TLS_REQUIRE_AUTH)
@@ -110,7 +113,7 @@ static bool decode(struct span text, struct buffer *out)
 static void begin(struct session *s, uint32_t mechanism, bool initial, struct span response)
 {
 	struct worker *w = s->worker;
-	struct buffer exporter, unique;
+	struct buffer exporter, unique, certificates;
 	struct session_login *l = calloc(1, sizeof *l);
 	if (l == NULL || w->authd == NULL) {
 		free(l);
@@ -121,12 +124,16 @@ static void begin(struct session *s, uint32_t mechanism, bool initial, struct sp
 	w->logins = s->login = l;
 	buffer_init(&exporter, 200);
 	buffer_init(&unique, 200);
+	buffer_init(&certificates, CERTIFICATES_MOST);
+	if (mechanism == MECHANISM_EXTERNAL)
+		tls_put_client(s->ssl, &certificates);
 	if (s->ssl != NULL)
 		tls_put_bindings(s->ssl, &exporter, &unique);
 	send_auth_begin(w->authd, (struct msg_auth_begin){.serial = l->serial, .session = s->fronts == w->fronts ? s->number : UINT32_MAX, .server = s->server,
-		.mechanism = mechanism, .initial = initial, .response = response, .exporter = buffer_span(&exporter), .unique = buffer_span(&unique)}, -1);
+		.mechanism = mechanism, .initial = initial, .response = response, .exporter = buffer_span(&exporter), .unique = buffer_span(&unique), .certificates = buffer_span(&certificates)}, -1);
 	buffer_free(&exporter);
 	buffer_free(&unique);
+	buffer_free(&certificates);
 	s->state = ST_ASKING;
 }
 
@@ -138,7 +145,7 @@ void auth_command(struct session *s, struct span args)
 	for (size_t i = 0; i < COUNT_OF(mechanisms); i++)
 		if (span_case_is(word, mechanisms[i].word))
 			mechanism = mechanisms[i].bit;
-	if ((session_params(s)->auth_methods & ~METHOD_ANONYMOUS) == 0) {
+	if ((session_params(s)->auth_methods & ~METHOD_ANONYMOUS) == 0 && session_params(s)->auth_mechanisms_extra == 0) {
 		session_reply(s, REPLY_NOT_IMPLEMENTED, no_detail);
 	} else if (s->login != NULL) { /* RFC 4954 4: once */
 		session_reply(s, REPLY_SEQUENCE, no_detail);

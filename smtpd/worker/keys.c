@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STAPLE_MOST = 32 * 1024, STAPLES_MOST = 1000 };
+enum { STAPLE_MOST = 32 * 1024, STAPLES_MOST = 1000, AUTHORITIES_MOST = 1024 * 1024 };
 enum { KEY_WAIT_MS = 5000 }; /* for a signature, and for the first certificates after a start */
 
 static void offers_free(struct key_offer *o)
@@ -122,6 +122,8 @@ static struct key_context *make_context(struct worker *w, uint32_t server, const
 	if (c->context != NULL) {
 		tls_choose_by_name(c->context, choose);
 		tls_staple(c->context, staple_of);
+		if (ws->authorities.n > 0 && tls_ask_clients(c->context, buffer_span(&ws->authorities)) != 0)
+			LOG(&w->proc.log, tls_unusable, NO_ID, F("server", span_of(about->name)), F("name", span_of(about->p.tls_client_ca_file)), F("reason", SPAN_LIT("it has no certificate")));
 		return c;
 	}
 	LOG(&w->proc.log, tls_unusable, NO_ID, F("server", span_of(about->name)), F("name", span_of(name)), F("reason", span_of(why.reason)));
@@ -147,8 +149,31 @@ static void make_contexts(struct worker *w, uint32_t server)
 
 void keys_reload(struct worker *w)
 {
-	for (uint32_t i = 0; i < w->proc.config.servers_n; i++)
+	for (uint32_t i = 0; i < w->proc.config.servers_n; i++) {
+		if (w->proc.config.servers[i].p.tls_client_ca_file[0] == '\0')
+			buffer_free(&w->servers[i].authorities);
 		make_contexts(w, i);
+	}
+}
+
+int keys_on_authorities(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, client_authorities, said);
+	struct worker *w = c->program;
+	struct buffer text;
+	if (m->fds_n != 1 || said.server >= w->proc.config.servers_n)
+		return EBADMSG;
+	buffer_init(&text, AUTHORITIES_MOST + 1);
+	int error = read_given_file(m->fds[0], AUTHORITIES_MOST, &text);
+	if (error != 0) {
+		LOG(&w->proc.log, tls_unusable, NO_ID, F("server", span_of(w->proc.config.servers[said.server].name)), F("name", said.file), F("reason", span_of(strerror(error))));
+		buffer_free(&text);
+		return 0;
+	}
+	buffer_free(&w->servers[said.server].authorities);
+	w->servers[said.server].authorities = text;
+	make_contexts(w, said.server);
+	return 0;
 }
 
 int keys_on_offer(struct channel *c, struct message *m)

@@ -171,6 +171,7 @@ int main(void)
 	w->proc.linked = linked;
 	w->proc.stop = stop;
 	w->proc.reloaded = reloaded;
+	proc_handle(&w->proc, MSG_client_authorities, keys_on_authorities);
 	(void)snprintf(w->ids.suffix, sizeof w->ids.suffix, "%.6s", w->proc.suffix);
 	buffer_init(&w->envelope, 16 * 1024 * 1024);
 	w->servers = calloc(w->proc.config.servers_n, sizeof *w->servers);

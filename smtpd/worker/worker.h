@@ -177,6 +177,7 @@ struct worker_server {
 	struct key_context *contexts;
 	SSL_CTX *tls;                  /* that of "", which is one of them */
 	struct tls_tickets tickets;
+	struct buffer authorities;     /* whose certificates clients may show, PEM; empty: nobody's */
 	struct session *oldest, *newest;
 	char *size_line;
 };
@@ -295,6 +296,7 @@ void keys_late(struct worker *w, int64_t now_ms);
 void keys_reload(struct worker *w);
 int keys_on_offer(struct channel *c, struct message *m);
 int keys_on_offers_end(struct channel *c, struct message *m);
+int keys_on_authorities(struct channel *c, struct message *m);
 int keys_on_staple(struct channel *c, struct message *m);
 int keys_on_tickets(struct channel *c, struct message *m);
 int keys_on_signed(struct channel *c, struct message *m);

@@ -15,10 +15,10 @@ class Authority:
         openssl("req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "90", "-subj", f"/CN={name}",
                 "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", self.key, "-out", self.crt)
 
-    def leaf(self, name, *hosts, expired=False, days=30, more=""):
+    def leaf(self, name, *hosts, expired=False, days=30, more="", names=""):
         crt, key, request, extensions = (self.place / f"{name}.{tail}" for tail in ("crt", "key", "csr", "ext"))
         openssl("req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
-        extensions.write_text(more + "subjectAltName=" + ",".join(("IP:" if h[0].isdigit() else "DNS:") + h for h in hosts or ["nobody.example"]) + "\n")
+        extensions.write_text(more + "subjectAltName=" + (names or ",".join(("IP:" if h[0].isdigit() else "DNS:") + h for h in hosts or ["nobody.example"])) + "\n")
         openssl("x509", "-req", "-in", request, "-CA", self.crt, "-CAkey", self.key, "-CAcreateserial", "-out", crt, "-extfile", extensions, "-days", "-1" if expired else str(days))
         with crt.open("ab") as f:
             f.write(self.crt.read_bytes())

@@ -70,7 +70,17 @@ LOGINS = re.findall(r"^\tLOGIN_(\w+)", re.search(r"enum login_status \{(.*?)\};"
 def login_by_scram(peer, name):
     """What authd says to the first words of SCRAM-SHA-256."""
     mechanism = 1 << int(re.search(r"X\(SCRAM_SHA_256, (\d+)", (IPC / "ipc.h").read_text())[1])
-    peer.send(message("auth_begin", struct.pack("<QIIII", 1, 0, 0, mechanism, 1) + span(b"n,,n=" + name + b",r=abcdefgh") + span(b"") + span(b"")))
+    peer.send(message("auth_begin", struct.pack("<QIIII", 1, 0, 0, mechanism, 1) + span(b"n,,n=" + name + b",r=abcdefgh") + span(b"") + span(b"") + span(b"")))
+    while True:
+        for kind, payload in messages(peer.recv(1 << 20)):
+            if kind == "auth_answer":
+                return LOGINS[struct.unpack_from("<QI", payload)[1]]
+
+
+def login_by_certificate(peer, der):
+    """What authd says of EXTERNAL with this certificate, as if a client had shown it."""
+    mechanism = 1 << int(re.search(r"X\(EXTERNAL, (\d+)", (IPC / "ipc.h").read_text())[1])
+    peer.send(message("auth_begin", struct.pack("<QIIII", 1, 0, 0, mechanism, 1) + span(b"") + span(b"") + span(b"") + span(span(der))))
     while True:
         for kind, payload in messages(peer.recv(1 << 20)):
             if kind == "auth_answer":
@@ -102,7 +112,7 @@ def answer_of(peer):
 
 def run(login, proof, result, wanted="CLEANUP"):
     """As a worker: one word to the role that is wanted, once it is there; what came of it goes to the file result.  For keyd the
-    word is what it shall sign, in the place of login, for authd the login itself; for maps the address that it asks about, and in the place of proof the question."""
+    word is what it shall sign, in the place of login, for authd the login itself, or with a proof a certificate; for maps the address that it asks about, and in the place of proof the question."""
     control = socket.socket(fileno=3)
     control.setblocking(True)
     packet, fds, _, _ = socket.recv_fds(control, 1 << 20, 16)
@@ -132,7 +142,7 @@ def run(login, proof, result, wanted="CLEANUP"):
                     peer.send(question(proof.decode(), login))
                 elif wanted == "CLEANUP":
                     peer.send(submission(suffix, login, proof))
-                said = signature_of(peer, login) if wanted == "KEYD" else login_by_scram(peer, login) if wanted == "AUTHD" else answer_of(peer)
+                said = signature_of(peer, login) if wanted == "KEYD" else (login_by_certificate if proof else login_by_scram)(peer, login) if wanted == "AUTHD" else answer_of(peer)
                 aside = f"{result}.{os.getpid()}" # there are two workers
                 pathlib.Path(aside).write_text(said)
                 os.rename(aside, result)

@@ -101,6 +101,15 @@ class BadInput(unittest.TestCase):
         finally:
             h.__exit__(None)
 
+    def test_external_without_authorities_is_warned_of(self):
+        h = Horn()
+        try:
+            said = lambda *settings: (h.conf("-e", *settings), h.conf("check").stderr)[1]
+            self.assertIn(b"auth_mechanisms_extra = external, and no tls_client_ca_file", said("auth_mechanisms_extra=external"))
+            self.assertNotIn(b"auth_mechanisms_extra", said(f"tls_client_ca_file={__file__}"))
+        finally:
+            h.__exit__(None)
+
     def test_authorities_that_are_missing_are_warned_of(self):
         """Without them a peer's certificate can't be verified: mail waits."""
         h = Horn()
