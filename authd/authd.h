@@ -61,6 +61,8 @@ struct login {
 	char name[PASSWD_NAME_MOST + 1 + 256];
 	struct buffer response;
 	struct buffer certificates;    /* of the client, for EXTERNAL */
+	bool keys_asked, wants_keys;   /* of SCRAM, at a table */
+	struct passwd_file keys;       /* its row */
 	char *password;                /* while a table is asked what it is compared with */
 	struct event *delay;
 	enum login_status answer;      /* when the delay is over */
@@ -108,6 +110,7 @@ void login_front_gone(struct authd *a);
 /* for back ends that answer later */
 void login_wait_for_backend(struct login *l, int seconds);
 void login_take_name(struct login *l, struct span said);
+void login_resume(struct login *l);                  /* its turn comes again, with the words that it has */
 void login_challenge(struct login *l, struct span bytes);
 void login_accept(struct login *l);                  /* ends l, as the next two do */
 void login_refuse(struct login *l, const char *why);
@@ -134,7 +137,9 @@ int integrated_on_answer(struct channel *c, struct message *m);
 void integrated_gone(struct authd *a);
 /* table.c */
 bool table_is(const struct authd *a, size_t server);
-uint32_t table_offers(const struct authd *a);
+uint32_t table_offers(const struct authd *a, size_t server);
+bool table_asks_first(struct login *l);                /* before a step: it goes on when the table has said the keys of SCRAM */
+const struct passwd_row *table_row(const struct login *l); /* NULL: it has none */
 void table_ask(struct login *l, const char *password); /* within a step of libgsasl */
 bool table_waits(struct login *l);                     /* after it; may end l */
 void table_forget(struct login *l);                    /* the password */

@@ -216,6 +216,14 @@ void login_take_name(struct login *l, struct span said)
 	(void)!sasl_take_name(l, text);
 }
 
+void login_resume(struct login *l)
+{
+	if (l->delay != NULL)
+		event_free(l->delay);
+	l->delay = NULL;
+	take_turn(l);
+}
+
 void login_challenge(struct login *l, struct span bytes)
 {
 	if (l->delay != NULL)
@@ -260,6 +268,8 @@ static void go_on(struct login *l)
 		external_step(l);
 		return;
 	}
+	if (table_asks_first(l))
+		return;
 	int r = sasl_step(l, &out, &n);
 	if (pam_is(l->authd, l->server) ? pam_waits(l) : table_is(l->authd, l->server) && table_waits(l)) {
 		gsasl_free(out);

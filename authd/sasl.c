@@ -116,7 +116,8 @@ static int set_decoy(struct login *l, Gsasl_session *g, Gsasl_property property)
 	const struct passwd_file *f = &l->authd->servers[l->server].file;
 	if (property == GSASL_SCRAM_ITER)
 		return set_span(g, property, f->n > 0 ? f->rows[0].iterations : SPAN_LIT("65536"));
-	if (HMAC(EVP_sha256(), f->decoy, sizeof f->decoy, (const unsigned char *)l->name, strlen(l->name), digest, &n) == NULL || fill_random(key, sizeof key) != 0)
+	bool has_file = f->n > 0;
+	if (HMAC(EVP_sha256(), has_file ? f->decoy : l->authd->secret, has_file ? sizeof f->decoy : sizeof l->authd->secret, (const unsigned char *)l->name, strlen(l->name), digest, &n) == NULL || fill_random(key, sizeof key) != 0)
 		return GSASL_MALLOC_ERROR;
 	return property == GSASL_SCRAM_SALT ? set_base64(g, property, digest, 16) : set_base64(g, property, key, sizeof key);
 }
@@ -126,7 +127,7 @@ static int give_scram(struct login *l, Gsasl_session *g, Gsasl_property property
 	const char *who = gsasl_property_fast(g, GSASL_AUTHID);
 	if (l->name[0] == '\0' && who != NULL)
 		(void)!sasl_take_name(l, who);
-	const struct passwd_row *row = row_of(l);
+	const struct passwd_row *row = table_is(l->authd, l->server) ? table_row(l) : row_of(l);
 	if (!is_own_name(g))
 		row = NULL;
 	if (row == NULL)

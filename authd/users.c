@@ -18,7 +18,7 @@ uint32_t users_offered(const struct authd *a, size_t server)
 	if (a->servers[server].dovecot != NULL)
 		return (may & dovecot_offers(a, server)) | external_offers(a, server);
 	if (table_is(a, server))
-		basic = table_offers(a);
+		basic = table_offers(a, server);
 	else if (pam_is(a, server))
 		basic = pam_offers(a);
 	return (may & (basic | a->servers[server].integrated)) | external_offers(a, server);

@@ -391,6 +391,49 @@ class WithTables(unittest.TestCase):
             wait_for("again", lambda: answer("alice", "secret word") == "235")
             self.assertNotIn("secret word", h.log())
 
+    def test_keys_of_scram_in_a_database(self):
+        """auth_map_scram = yes: rows as hornpasswd writes them."""
+        driver = subprocess.run("find /usr/lib -name 'libsqlite3odbc.so' | head -1", shell=True, capture_output=True, text=True).stdout.strip()
+        h = Horn(["test_mode=yes"], [*OPEN, "auth_default_domain=local.example"])
+        os.chmod(h.root, 0o755)
+        rows = []
+        for user, word in (("alice", b"secret word"), ("o=h,y", b"b")):
+            h.run("hornpasswd", "-c", str(h.dir), "add", user if user == "alice" else "bob", input=word + b"\n")
+            line = (h.dir / "servers/default.passwd").read_text().splitlines()[-1]
+            rows.append((user, line.split(":", 1)[1]))
+            h.run("hornpasswd", "-c", str(h.dir), "remove", user if user == "alice" else "bob")
+        rows += [("bare", subprocess.run(["openssl", "passwd", "-6", "c"], capture_output=True, check=True, text=True).stdout.strip())]
+        with sqlite3.connect(h.root / "users.db") as db:
+            db.execute("create table users (login text, secret text)")
+            db.executemany("insert into users values (?, ?)", rows)
+        db.close()
+        (h.root / "sql").write_text(f"connection = DRIVER={driver};Database={h.root}/users.db\nquery = SELECT secret FROM users WHERE login = ?\n")
+        os.chmod(h.root / "users.db", 0o644)
+        h.conf("-e", "auth_backend=sql", f"auth_map=odbc:{h.root}/sql", "auth_map_scram=yes")
+        with h:
+            with h.client() as c:
+                wait_for("offered", lambda: "250-AUTH SCRAM-SHA-256 PLAIN LOGIN\n" in c.ask("EHLO c.example"))
+            def scram(user, word, mechanism="SCRAM-SHA-256"):
+                return subprocess.run(["gsasl", "--smtp", "--connect", f"127.0.0.1:{h.port}", "--mechanism", mechanism, "--authentication-id", user, "--authorization-id", "", "--password", word,
+                                       "--no-starttls", "--no-cb"], input=b"QUIT\n", capture_output=True, timeout=60).stdout.count(b"\n235 ")
+            self.assertEqual([scram("alice", "secret word"), scram("ALICE@local.example", "secret word"), scram("alice", "wrong"), scram("nobody", "x"), scram("bare", "c")], [1, 1, 0, 0, 0])
+            with h.client() as c: # a row that has the keys of SCRAM has the hash as well
+                c.ask("EHLO c.example")
+                self.assertTrue(c.ask(plain("alice", "secret word")).startswith("235"))
+            def salt(user, n=0): # of nobody the same each time, like anybody's
+                with h.client() as c:
+                    c.ask("EHLO c.example")
+                    said = c.ask("AUTH SCRAM-SHA-256 " + base64.b64encode(f"n,,n={user},r=abcdefgh".encode()).decode())
+                    return said[:3] if said[:3] != "334" else base64.b64decode(said[4:]).decode().split(",")[1]
+            self.assertEqual(salt("nobody"), salt("nobody"))
+            self.assertNotEqual(salt("nobody"), salt("nobody2"))
+            self.assertEqual(salt("alice"), "s=" + rows[0][1].split(",")[1])
+            self.assertEqual(salt("o=3Dh=2Cy"), "s=" + rows[1][1].split(",")[1])
+            self.assertTrue(salt("a=2Xb").startswith("s=")) # no name (RFC 5802 5.1): told what nobody is told
+            (h.root / "users.db").rename(h.root / "away")
+            h.run("posthorn", "-c", str(h.dir), "reload")
+            wait_for("not now", lambda: salt("alice") == "454")
+
     def test_a_worker_that_was_taken_over_reads_no_hash(self):
         """maps answers its other questions."""
         for asked, wanted in (("ASK_SECRET", "closed"), ("ASK_RECIPIENT", "map_answer")):
