@@ -60,6 +60,7 @@ struct login {
 	unsigned char client[16];      /* as IPv6; the network of an IPv6 client */
 	char name[PASSWD_NAME_MOST + 1 + 256];
 	struct buffer response;
+	char challenge[320];           /* of CRAM-MD5 */
 	struct buffer certificates;    /* of the client, for EXTERNAL */
 	bool keys_asked, wants_keys;   /* of SCRAM, at a table */
 	struct passwd_file keys;       /* its row */
@@ -128,6 +129,9 @@ void external_step(struct login *l);
 uint32_t external_offers(const struct authd *a, size_t server);
 int external_on_authorities(struct channel *c, struct message *m);
 void external_reloaded(struct authd *a);
+/* cram.c: CRAM-MD5, of users of the file */
+void cram_step(struct login *l);
+uint32_t cram_offers(const struct authd *a, size_t server);
 /* integrated.c: Kerberos and NTLM, by gssd */
 bool integrated_is(const struct login *l);
 void integrated_step(struct login *l);

@@ -268,6 +268,10 @@ static void go_on(struct login *l)
 		external_step(l);
 		return;
 	}
+	if (l->mechanism == MECHANISM_CRAM_MD5) {
+		cram_step(l);
+		return;
+	}
 	if (table_asks_first(l))
 		return;
 	int r = sasl_step(l, &out, &n);
@@ -325,7 +329,7 @@ static struct login *make_login(struct authd *a, struct channel *c, const struct
 	buffer_put_span(&l->certificates, m->certificates);
 	a->logins = l;
 	a->logins_n++;
-	if (buffer_ok(&l->response) && (a->servers[l->server].dovecot != NULL || integrated_is(l) || l->mechanism == MECHANISM_EXTERNAL))
+	if (buffer_ok(&l->response) && (a->servers[l->server].dovecot != NULL || integrated_is(l) || (l->mechanism & (MECHANISM_EXTERNAL | MECHANISM_CRAM_MD5)) != 0))
 		return l;
 	if (buffer_ok(&l->response) && sasl_begin(l) == 0) {
 		sasl_bind(l->gsasl, m->exporter, m->unique);

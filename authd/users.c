@@ -21,7 +21,7 @@ uint32_t users_offered(const struct authd *a, size_t server)
 		basic = table_offers(a, server);
 	else if (pam_is(a, server))
 		basic = pam_offers(a);
-	return (may & (basic | a->servers[server].integrated)) | external_offers(a, server);
+	return (may & (basic | a->servers[server].integrated)) | external_offers(a, server) | cram_offers(a, server);
 }
 
 void users_offer(struct authd *a, struct channel *worker)

@@ -15,16 +15,17 @@
 static const struct cli_option options[] = {
 	{"-c", "DIR", "the configuration (/etc/posthorn)"},
 	{"-s", "SERVER", "the virtual server (default)"},
+	{"--cram-md5", "", "add: for CRAM-MD5 too, which old clients want"},
 	{"--json", "", "list: JSON objects, one a line"},
 	{"--help", "", "this text"},
 };
-static const char usage[] = "hornpasswd [-c DIR] [-s SERVER] add USER | check USER | remove USER | list [--json]";
+static const char usage[] = "hornpasswd [-c DIR] [-s SERVER] add [--cram-md5] USER | check USER | remove USER | list [--json]";
 
 struct request {
 	struct cli cli;
 	const char *server, *act;
 	char name[PASSWD_NAME_MOST + 1], file[120];
-	bool json;
+	bool json, cram;
 	int servers_fd;
 	struct buffer old;
 	struct passwd_file users;
@@ -128,7 +129,7 @@ static int add(struct request *r, const char *word)
 	struct buffer line;
 	bool known = passwd_find(&r->users, span_of(r->name)) != NULL;
 	buffer_init(&line, 4096);
-	int error = passwd_put_row(&line, span_of(r->name), span_of(word));
+	int error = passwd_put_row(&line, span_of(r->name), span_of(word), r->cram);
 	int status = error == EINVAL ? cli_fail(&r->cli, EX_DATAERR, "this password can't be used: 1 to %d bytes, no control characters; nothing was changed", PASSWD_WORD_MOST) :
 		error != 0 ? cli_fail(&r->cli, EX_OSERR, "%s", strerror(error)) : rewrite(r, buffer_span(&line));
 	if (status == 0)
@@ -229,6 +230,8 @@ int main(int argc, char **argv)
 		}
 		if (strcmp(argv[i], "--json") == 0)
 			r.json = true;
+		else if (strcmp(argv[i], "--cram-md5") == 0)
+			r.cram = true;
 		else if (strcmp(argv[i], "-c") == 0 && i + 1 < argc)
 			r.cli.dir = argv[++i];
 		else if (strcmp(argv[i], "-s") == 0 && i + 1 < argc)

@@ -8,6 +8,6 @@ SRC_sendmail := cmd/sendmail.c cmd/sendmail_smtp.c cmd/common/cli.c
 SRC_hornmap := cmd/hornmap.c cmd/common/cli.c
 LIBS_hornmap := -ldb -lcdb -lpcre2-8 -lodbc -lldap -llber
 SRC_hornpasswd := cmd/hornpasswd.c cmd/common/cli.c
-LIBS_hornpasswd := -lgsasl -lcrypt -lbsd
+LIBS_hornpasswd := -lgsasl -lcrypt -lcrypto -lbsd
 SRC_horncert := cmd/horncert.c cmd/horncert_make.c cmd/common/cli.c cmd/common/pair.c
 LIBS_horncert := -lssl -lcrypto

@@ -67,7 +67,7 @@ enum session_flag {
 enum client_status { CLIENT_TAKEN, CLIENT_DENIED, CLIENT_OVER, CLIENT_NOT_HERE /* this front end may not say it */ }; /* of session_client_answer */
 /* SASL mechanisms of a login, as bits: of auth_offer, one of auth_begin. */
 #define MECHANISMS(X) X(SCRAM_SHA_256_PLUS, 0, "SCRAM-SHA-256-PLUS") X(SCRAM_SHA_256, 1, "SCRAM-SHA-256") X(PLAIN, 2, "PLAIN") X(LOGIN, 3, "LOGIN") \
-	X(GSSAPI, 4, "GSSAPI") X(GS2_KRB5, 5, "GS2-KRB5") X(NTLM, 6, "NTLM") X(EXTERNAL, 7, "EXTERNAL")
+	X(GSSAPI, 4, "GSSAPI") X(GS2_KRB5, 5, "GS2-KRB5") X(NTLM, 6, "NTLM") X(EXTERNAL, 7, "EXTERNAL") X(CRAM_MD5, 8, "CRAM-MD5")
 enum mechanism {
 #define MECHANISM(name, bit, word) MECHANISM_##name = 1 << bit,
 	MECHANISMS(MECHANISM)

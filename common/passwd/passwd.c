@@ -8,6 +8,7 @@
 
 enum { KEY = GSASL_HASH_SHA256_SIZE, SALT = 16 };
 static const char scheme[] = "{SCRAM-SHA-256}", decoy_word[] = "# decoy ";
+static const char cram_scheme[] = "{CRAM-MD5}";
 
 void passwd_fold(char *name, size_t n)
 {
@@ -48,7 +49,15 @@ static int parse_line(struct span line, struct passwd_row *out)
 	row.iterations = span_until(&line, ',');
 	row.salt = span_until(&line, ',');
 	row.stored = span_until(&line, ',');
-	row.server = line;
+	row.server = span_until(&line, ':');
+	row.cram = line;
+	if (row.cram.n > 0) {
+		if (row.cram.n != sizeof cram_scheme - 1 + CRAM_STATES || memcmp(row.cram.at, cram_scheme, sizeof cram_scheme - 1) != 0)
+			return EINVAL;
+		row.cram = span_from(row.cram, sizeof cram_scheme - 1);
+		if (!cram_is_states(row.cram))
+			return EINVAL;
+	}
 	if (parse_u64(row.iterations, 100000000, &iterations) != 0 || iterations == 0 || !is_base64_of(row.salt, 1, 128) ||
 		!is_base64_of(row.stored, KEY, KEY) || !is_base64_of(row.server, KEY, KEY))
 		return EINVAL;
@@ -191,7 +200,7 @@ static int put_scram(struct buffer *b, const char *word)
 	return error;
 }
 
-int passwd_put_row(struct buffer *b, struct span name, struct span word)
+int passwd_put_row(struct buffer *b, struct span name, struct span word, bool cram)
 {
 	char setting[CRYPT_GENSALT_OUTPUT_SIZE], *text = prepared(word);
 	struct crypt_data *data = calloc(1, sizeof *data);
@@ -205,6 +214,10 @@ int passwd_put_row(struct buffer *b, struct span name, struct span word)
 	buffer_printf(b, ":%s:", hash == NULL ? "" : hash);
 	if (error == 0)
 		error = put_scram(b, text);
+	if (error == 0 && cram) {
+		buffer_printf(b, ":%s", cram_scheme);
+		cram_put_states(b, text);
+	}
 	buffer_putc(b, '\n');
 	if (data != NULL)
 		explicit_bzero(data, sizeof *data);

@@ -14,9 +14,10 @@ enum {
 	PASSWD_DECOY = 32,              /* bytes */
 };
 
-/* A line "NAME:YESCRYPT:{SCRAM-SHA-256}ITERATIONS,SALT,STOREDKEY,SERVERKEY"; salt and keys in base64. */
+/* A line "NAME:YESCRYPT:{SCRAM-SHA-256}ITERATIONS,SALT,STOREDKEY,SERVERKEY", salt and keys in base64; for users of old clients
+ * with ":{CRAM-MD5}STATES" behind it. */
 struct passwd_row {
-	struct span name, hash, iterations, salt, stored, server;
+	struct span name, hash, iterations, salt, stored, server, cram; /* cram: empty: not by CRAM-MD5 */
 };
 /* Every line but comments.  0, EINVAL with *line the number of the bad one, ENOMEM. */
 struct passwd_file {
@@ -36,8 +37,15 @@ void passwd_fold(char *name, size_t n);
 bool passwd_name_is_valid(struct span name);
 /* Appends the line for a name and a password.  0, EINVAL: the password can't be used (empty, too long, characters that
  * RFC 4013 prohibits), ENOMEM, or errno. */
-MUST_CHECK int passwd_put_row(struct buffer *b, struct span name, struct span word);
+MUST_CHECK int passwd_put_row(struct buffer *b, struct span name, struct span word, bool cram);
 /* Compares in constant time.  row NULL: does the same work, and says no. */
 bool passwd_verify(const struct passwd_row *row, struct span word);
+
+/* cram.c: CRAM-MD5 (RFC 2195).  What is kept are the two states of MD5 after the padded key, in hexadecimal, as other servers keep them: no
+ * password, but whoever has them can log in by this mechanism. */
+enum { CRAM_STATES = 64, CRAM_DIGEST = 32 };
+void cram_put_states(struct buffer *b, const char *word);
+bool cram_is_states(struct span text);
+bool cram_verify(struct span states, struct span challenge, struct span digest); /* states empty: does the same work, and says no */
 
 #endif

@@ -16,10 +16,10 @@ static const struct { uint32_t bit; const char *word; } mechanisms[] = {
 #undef MECHANISM
 };
 
-/* Or what leads to it: NTLM's answers can be tried against a list. */
+/* Or what leads to it: answers of NTLM and CRAM-MD5 can be tried against a list. */
 static bool tells_password(uint32_t mechanism)
 {
-	return (mechanism & (MECHANISM_PLAIN | MECHANISM_LOGIN | MECHANISM_NTLM)) != 0;
+	return (mechanism & (MECHANISM_PLAIN | MECHANISM_LOGIN | MECHANISM_NTLM | MECHANISM_CRAM_MD5)) != 0;
 }
 
 /* Those that this session may use now. */
@@ -34,7 +34,7 @@ static uint32_t offered(const struct session *s)
 	if (p->tls == TLS_REQUIRE_AUTH)
 		return 0;
 	all &= ~(uint32_t)MECHANISM_SCRAM_SHA_256_PLUS;
-	return p->auth_basic_cleartext == 1 ? all : all & ~(uint32_t)(MECHANISM_PLAIN | MECHANISM_LOGIN | MECHANISM_NTLM);
+	return p->auth_basic_cleartext == 1 ? all : all & ~(uint32_t)(MECHANISM_PLAIN | MECHANISM_LOGIN | MECHANISM_NTLM | MECHANISM_CRAM_MD5);
 }
 
 void auth_put_extension(struct session *s)

@@ -358,6 +358,36 @@ class WithPam(unittest.TestCase):
             self.assertNotIn("secret", h.log())
 
 
+class CramMd5(unittest.TestCase):
+    """RFC 2195: off by default, of users who were added for it, with TLS."""
+
+    def test_old_clients(self):
+        h = Horn(["test_mode=yes"], ["auth_failure_delay=0s", "auth_default_domain=local.example", "auth_mechanisms_extra=cram-md5"])
+        h.run("hornpasswd", "-c", str(h.dir), "add", "--cram-md5", "alice@local.example", input=b"secret word\n")
+        h.run("hornpasswd", "-c", str(h.dir), "add", "bob@local.example", input=b"b\n")
+        self.assertNotIn("secret", (h.dir / "servers/default.passwd").read_text())
+        with h:
+            curl = lambda user, word: subprocess.run(["curl", "-s", "-k", "--ssl-reqd", "--login-options", "AUTH=CRAM-MD5", "--user", f"{user}:{word}", f"smtp://127.0.0.1:{h.port}",
+                                                      "--mail-from", "a@b.example", "--mail-rcpt", "x@local.example", "-T", "-"], input=TEXT + b"\r\n", capture_output=True, timeout=60).returncode
+            wait_for("curl logs in", lambda: curl("alice", "secret word") == 0)
+            self.assertEqual([curl("ALICE@local.example", "secret word"), curl("alice", "wrong"), curl("nobody", "x"), curl("bob", "b")], [0, 67, 67, 67])
+            with smtplib.SMTP("127.0.0.1", h.port) as s:
+                s.ehlo("x")
+                self.assertNotIn("CRAM-MD5", s.esmtp_features.get("auth", "").split())
+                self.assertEqual(s.docmd("AUTH", "CRAM-MD5")[0], 538)
+                s.starttls(context=ssl._create_unverified_context())
+                s.ehlo("x")
+                self.assertEqual(s.docmd("AUTH", "CRAM-MD5 YWxpY2UgeA==")[0], 535) # the first word is the server's
+                challenges = [(s.docmd("AUTH", "CRAM-MD5"), s.docmd("*"))[0] for _ in range(2)]
+                self.assertEqual([c[0] for c in challenges], [334, 334])
+                self.assertNotEqual(*challenges)
+                s.user, s.password = "alice", "secret word"
+                self.assertEqual(s.auth("CRAM-MD5", s.auth_cram_md5)[0], 235)
+            h.conf("-e", "auth_mechanisms_extra=")
+            h.run("posthorn", "-c", str(h.dir), "reload")
+            wait_for("no longer", lambda: curl("alice", "secret word") == 67)
+
+
 class WithTables(unittest.TestCase):
     """auth_backend = sql: a hash for each login in a database; ldap goes the same way."""
 

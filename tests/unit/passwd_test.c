@@ -6,7 +6,7 @@
 
 static void add(struct buffer *b, const char *name, const char *word)
 {
-	ck_assert_int_eq(passwd_put_row(b, span_of(name), span_of(word)), 0);
+	ck_assert_int_eq(passwd_put_row(b, span_of(name), span_of(word), false), 0);
 }
 
 START_TEST(a_written_row_is_read_and_lets_its_password_in_alone)
@@ -57,7 +57,7 @@ START_TEST(a_password_that_cannot_be_used_is_refused)
 {
 	struct buffer b;
 	buffer_init(&b, 1 << 16);
-	ck_assert_msg(passwd_put_row(&b, SPAN_LIT("a"), bad_words[_i].word) == EINVAL, "%s", bad_words[_i].rule);
+	ck_assert_msg(passwd_put_row(&b, SPAN_LIT("a"), bad_words[_i].word, false) == EINVAL, "%s", bad_words[_i].rule);
 	buffer_free(&b);
 }
 END_TEST
@@ -68,8 +68,8 @@ START_TEST(a_password_may_have_255_bytes)
 	char word[PASSWD_WORD_MOST + 1];
 	memset(word, 'x', sizeof word);
 	buffer_init(&b, 1 << 16);
-	ck_assert_int_eq(passwd_put_row(&b, SPAN_LIT("a"), (struct span){word, PASSWD_WORD_MOST}), 0);
-	ck_assert_int_eq(passwd_put_row(&b, SPAN_LIT("a"), (struct span){word, sizeof word}), EINVAL);
+	ck_assert_int_eq(passwd_put_row(&b, SPAN_LIT("a"), (struct span){word, PASSWD_WORD_MOST}, false), 0);
+	ck_assert_int_eq(passwd_put_row(&b, SPAN_LIT("a"), (struct span){word, sizeof word}, false), EINVAL);
 	buffer_free(&b);
 }
 END_TEST
@@ -87,6 +87,9 @@ static const struct { const char *rule, *text; unsigned line; } bad_files[] = {
 	{"a key too few", "a:" HASH ":{SCRAM-SHA-256}1,QUE=," KEYS "\n", 1},
 	{"no name", ":" HASH ":{SCRAM-SHA-256}1,QUE=," KEYS "," KEYS "\n", 1},
 	{"a name with a blank", "a b:" HASH ":{SCRAM-SHA-256}1,QUE=," KEYS "," KEYS "\n", 1},
+	{"CRAM-MD5 cut", "a:" HASH ":{SCRAM-SHA-256}1,QUE=," KEYS "," KEYS ":{CRAM-MD5}00\n", 1},
+	{"another scheme behind", "a:" HASH ":{SCRAM-SHA-256}1,QUE=," KEYS "," KEYS ":{DIGEST-MD5}00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n", 1},
+	{"CRAM-MD5 not in hexadecimal", "a:" HASH ":{SCRAM-SHA-256}1,QUE=," KEYS "," KEYS ":{CRAM-MD5}00112233445566778899aabbccddeeff00112233445566778899aabbccddeefG\n", 1},
 	{"a name twice", "a:" HASH ":{SCRAM-SHA-256}1,QUE=," KEYS "," KEYS "\na:" HASH ":{SCRAM-SHA-256}1,QUE=," KEYS "," KEYS "\n", 3},
 };
 
@@ -96,6 +99,29 @@ START_TEST(a_bad_file_is_refused_with_its_line)
 	unsigned line;
 	ck_assert_msg(passwd_parse(span_of(bad_files[_i].text), &f, &line) == EINVAL && line == bad_files[_i].line, "%s: line %u", bad_files[_i].rule, line);
 	ck_assert_uint_eq(f.n, 77);
+}
+END_TEST
+
+/* The example of RFC 2195 2, and a key that is longer than a block (RFC 2104 2). */
+static const struct { const char *word, *challenge, *digest; bool good; } crams[] = {
+	{"tanstaaftanstaaf", "<1896.697170952@postoffice.reston.mci.net>", "b913a602c7eda7a495b4e6e7334d3890", true},
+	{"kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk", "<1@x>", "ef11048453b3e504588860b5ef2ef010", true},
+	{"tanstaaftanstaaf", "<1896.697170953@postoffice.reston.mci.net>", "b913a602c7eda7a495b4e6e7334d3890", false},
+	{"tanstaaftanstaaF", "<1896.697170952@postoffice.reston.mci.net>", "b913a602c7eda7a495b4e6e7334d3890", false},
+	{"tanstaaftanstaaf", "<1896.697170952@postoffice.reston.mci.net>", "b913a602c7eda7a495b4e6e7334d389", false},
+	{"tanstaaftanstaaf", "<1896.697170952@postoffice.reston.mci.net>", "b913a602c7eda7a495b4e6e7334d389g", false},
+	{"tanstaaftanstaaf", "<1896.697170952@postoffice.reston.mci.net>", "", false},
+};
+
+START_TEST(cram_md5_by_the_states_alone)
+{
+	struct buffer states;
+	buffer_init(&states, 100);
+	cram_put_states(&states, crams[_i].word);
+	ck_assert(cram_is_states(buffer_span(&states)));
+	ck_assert_int_eq(cram_verify(buffer_span(&states), span_of(crams[_i].challenge), span_of(crams[_i].digest)), crams[_i].good);
+	ck_assert(!cram_verify((struct span){"", 0}, span_of(crams[_i].challenge), span_of(crams[_i].digest)));
+	buffer_free(&states);
 }
 END_TEST
 
@@ -109,6 +135,7 @@ Suite *suite_passwd(void)
 	tcase_add_loop_test(c, a_password_that_cannot_be_used_is_refused, 0, (int)COUNT_OF(bad_words));
 	tcase_add_test(c, a_password_may_have_255_bytes);
 	tcase_add_loop_test(c, a_bad_file_is_refused_with_its_line, 0, (int)COUNT_OF(bad_files));
+	tcase_add_loop_test(c, cram_md5_by_the_states_alone, 0, (int)COUNT_OF(crams));
 	suite_add_tcase(s, c);
 	return s;
 }
