@@ -12,7 +12,7 @@ for command in ("posthorn", "hornconf", "hornqueue", "hornmap", "hornpasswd", "h
     help_text = subprocess.run([build / command, "--help"], capture_output=True, text=True).stdout
     page = next(t for n, t in pages.items() if n.rsplit(".", 1)[0] == command)
     in_help = set(re.findall(r"^  (--?\w[\w-]*)", help_text, re.M))
-    in_page = {f.replace("\\", "") for f in re.findall(r"^\.TP\n\.B (\\-(?:\\-)?\w[\w-]*)", page, re.M)}
+    in_page = {f.replace("\\", "") for f in re.findall(r"^\.TP\n\.B (\\-(?:\\-)?\w[\w\\-]*)", page, re.M)}
     if in_help != in_page or not in_help:
         bad.append(f"{command}: {sorted(in_help ^ in_page)}")
 for program in (build / "libexec").iterdir():
