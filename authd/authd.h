@@ -43,7 +43,6 @@ struct auth_server {
 	struct rate client_rate, user_rate;
 	struct dovecot *dovecot;       /* NULL: another back end */
 	uint32_t integrated;           /* what gssd has for it */
-	struct buffer authorities;     /* whose clients' certificates are good, PEM */
 };
 
 /* A conversation.  It has one owner at a time: front (whose address is it?), the list of turns, the client, the delay. */
@@ -124,15 +123,10 @@ void pam_ask(struct login *l, const char *password); /* within a step of libgsas
 bool pam_waits(struct login *l);                     /* after it; may end l */
 int pam_on_answer(struct channel *c, struct message *m);
 void pam_gone(struct authd *a);
-/* external.c: by certificates (RFC 4422 A) */
-void external_step(struct login *l);
-uint32_t external_offers(const struct authd *a, size_t server);
-int external_on_authorities(struct channel *c, struct message *m);
-void external_reloaded(struct authd *a);
 /* cram.c: CRAM-MD5, of users of the file */
 void cram_step(struct login *l);
 uint32_t cram_offers(const struct authd *a, size_t server);
-/* integrated.c: Kerberos and NTLM, by gssd */
+/* integrated.c: Kerberos, NTLM and certificates, by gssd */
 bool integrated_is(const struct login *l);
 void integrated_step(struct login *l);
 void integrated_forget(const struct login *l);       /* it ends before gssd has decided */

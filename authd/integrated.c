@@ -1,4 +1,4 @@
-/* Kerberos and NTLM: what client and gssd say to each other passes through here. */
+/* Kerberos, NTLM and certificates: what client and gssd say to each other passes through here. */
 #include "authd.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@ enum { ANSWER_S = 30 };
 
 bool integrated_is(const struct login *l)
 {
-	return (l->mechanism & MECHANISMS_INTEGRATED) != 0 && l->authd->servers[l->server].dovecot == NULL;
+	return l->mechanism == MECHANISM_EXTERNAL || ((l->mechanism & MECHANISMS_INTEGRATED) != 0 && l->authd->servers[l->server].dovecot == NULL);
 }
 
 void integrated_step(struct login *l)
@@ -21,7 +21,8 @@ void integrated_step(struct login *l)
 	if (l->begun)
 		send_gss_step(a->gssd, (struct msg_gss_step){.serial = l->number, .response = buffer_span(&l->response)}, -1);
 	else
-		send_gss_begin(a->gssd, (struct msg_gss_begin){.serial = l->number, .server = l->server, .mechanism = l->mechanism, .initial = !l->first, .response = buffer_span(&l->response)}, -1);
+		send_gss_begin(a->gssd, (struct msg_gss_begin){.serial = l->number, .server = l->server, .mechanism = l->mechanism, .initial = !l->first, .response = buffer_span(&l->response),
+			.certificates = buffer_span(&l->certificates)}, -1);
 	l->begun = true;
 	l->first = false;
 	login_wait_for_backend(l, ANSWER_S);
@@ -37,7 +38,7 @@ int integrated_on_offer(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, gss_offer, offer);
 	struct authd *a = c->program;
-	if (offer.server >= a->proc.config.servers_n || (offer.mechanisms & ~(uint32_t)MECHANISMS_INTEGRATED) != 0)
+	if (offer.server >= a->proc.config.servers_n || (offer.mechanisms & ~(uint32_t)(MECHANISMS_INTEGRATED | MECHANISM_EXTERNAL)) != 0)
 		return EBADMSG;
 	a->servers[offer.server].integrated = offer.mechanisms;
 	users_offer_all(a, offer.server);

@@ -264,10 +264,6 @@ static void go_on(struct login *l)
 		integrated_step(l);
 		return;
 	}
-	if (l->mechanism == MECHANISM_EXTERNAL) {
-		external_step(l);
-		return;
-	}
 	if (l->mechanism == MECHANISM_CRAM_MD5) {
 		cram_step(l);
 		return;
@@ -329,7 +325,7 @@ static struct login *make_login(struct authd *a, struct channel *c, const struct
 	buffer_put_span(&l->certificates, m->certificates);
 	a->logins = l;
 	a->logins_n++;
-	if (buffer_ok(&l->response) && (a->servers[l->server].dovecot != NULL || integrated_is(l) || (l->mechanism & (MECHANISM_EXTERNAL | MECHANISM_CRAM_MD5)) != 0))
+	if (buffer_ok(&l->response) && (a->servers[l->server].dovecot != NULL || integrated_is(l) || l->mechanism == MECHANISM_CRAM_MD5))
 		return l;
 	if (buffer_ok(&l->response) && sasl_begin(l) == 0) {
 		sasl_bind(l->gsasl, m->exporter, m->unique);

@@ -110,7 +110,6 @@ static void reloaded(struct process *p, const struct config *old)
 	struct authd *a = p->program;
 	(void)old;
 	(void)!users_read_rates(a);
-	external_reloaded(a);
 	for (struct channel *w = a->workers; w != NULL; w = w->next)
 		users_offer(a, w);
 }
@@ -147,7 +146,6 @@ int main(void)
 	a->proc.reloaded = reloaded;
 	proc_handle(&a->proc, MSG_password_file, outward_on_file);
 	proc_handle(&a->proc, MSG_passwords_end, outward_on_files_end);
-	proc_handle(&a->proc, MSG_client_authorities, external_on_authorities);
 	int error = prepare(a);
 	if (error != 0) {
 		complain(&why, "authd", 0, "cannot start: %s", strerror(error));

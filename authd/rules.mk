@@ -1,3 +1,3 @@
 PROGRAMS += authd
 SRC_authd := $(wildcard authd/*.c)
-LIBS_authd := -lgsasl -lcrypt -lssl -lcrypto
+LIBS_authd := -lgsasl -lcrypt -lcrypto

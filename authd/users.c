@@ -8,20 +8,21 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-enum { METHOD_BASIC = 2, METHOD_INTEGRATED = 4 }; /* of auth_methods */
+enum { METHOD_BASIC = 2, METHOD_INTEGRATED = 4, EXTRA_EXTERNAL = 1 }; /* of auth_methods, auth_mechanisms_extra */
 
 uint32_t users_offered(const struct authd *a, size_t server)
 {
 	uint32_t methods = (uint32_t)a->proc.config.servers[server].p.auth_methods;
 	uint32_t may = ((methods & METHOD_BASIC) != 0 ? MECHANISMS_BASIC : 0u) | ((methods & METHOD_INTEGRATED) != 0 ? MECHANISMS_INTEGRATED : 0u);
+	uint32_t by_certificate = (a->proc.config.servers[server].p.auth_mechanisms_extra & EXTRA_EXTERNAL) != 0 ? a->servers[server].integrated & MECHANISM_EXTERNAL : 0;
 	uint32_t basic = a->servers[server].file.n > 0 ? MECHANISMS_BASIC : 0;
 	if (a->servers[server].dovecot != NULL)
-		return (may & dovecot_offers(a, server)) | external_offers(a, server);
+		return (may & dovecot_offers(a, server)) | by_certificate;
 	if (table_is(a, server))
 		basic = table_offers(a, server);
 	else if (pam_is(a, server))
 		basic = pam_offers(a);
-	return (may & (basic | a->servers[server].integrated)) | external_offers(a, server) | cram_offers(a, server);
+	return (may & (basic | a->servers[server].integrated)) | by_certificate | cram_offers(a, server);
 }
 
 void users_offer(struct authd *a, struct channel *worker)

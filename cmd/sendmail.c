@@ -143,25 +143,12 @@ static void put_from(const struct sendmail *s, struct buffer *b, struct span mes
 /* Written aside and renamed: pickup sees it only when it is whole. */
 int sendmail_store(struct sendmail *s, struct span text)
 {
-	char path[1200], aside[64], name[64];
+	char path[1200], name[64];
 	(void)snprintf(path, sizeof path, "%s/maildrop", s->cli.config.service.spool_directory);
 	int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), error = dir < 0 ? errno : 0;
-	unsigned long long stamp = (unsigned long long)clock_wall_us();
-	(void)snprintf(aside, sizeof aside, ".%llx-%d", stamp, (int)getpid());
-	(void)snprintf(name, sizeof name, "%llx-%d-%u", stamp, (int)getpid(), ++s->serial);
-	int fd = error == 0 ? openat(dir, aside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640) : -1;
-	if (error == 0 && fd < 0)
-		error = errno;
+	(void)snprintf(name, sizeof name, "%llx-%d-%u", (unsigned long long)clock_wall_us(), (int)getpid(), ++s->serial);
 	if (error == 0)
-		error = write_all(fd, text.at, text.n);
-	if (error == 0 && fsync(fd) != 0)
-		error = errno;
-	if (error == 0 && renameat(dir, aside, dir, name) != 0)
-		error = errno;
-	if (error != 0 && fd >= 0)
-		(void)unlinkat(dir, aside, 0);
-	if (fd >= 0)
-		(void)close(fd);
+		error = hand_in_file_at(dir, name, text, 0640);
 	if (dir >= 0)
 		(void)close(dir);
 	return error == 0 ? EX_OK : cli_fail(&s->cli, error == EACCES ? EX_NOPERM : EX_CANTCREAT, "%s: %s", path, strerror(error));

@@ -1,4 +1,4 @@
-/* gssd: logins by Kerberos and NTLM, for authd, which has no key of them. */
+/* gssd: logins by Kerberos, NTLM and certificates, for authd, which has the passwords and shall read none of that. */
 #ifndef GSSD_GSSD_H
 #define GSSD_GSSD_H
 
@@ -12,7 +12,7 @@
 #define EVENTS_FILE "gssd/events.def"
 #include "log/events.h"
 
-enum { TALKS_MOST = 4000, NAME_MOST = 255 };
+enum { TALKS_MOST = 4000, NAME_MOST = 255, CERTIFICATES_MOST = 64 * 1024 };
 
 /* A conversation. */
 struct talk {
@@ -22,6 +22,7 @@ struct talk {
 	Gsasl_session *sasl;   /* of Kerberos */
 	gss_ctx_id_t ntlm;
 	char name[NAME_MOST + 1];
+	struct buffer certificates; /* of the client */
 	struct talk *next;
 };
 
@@ -33,6 +34,7 @@ struct gssd {
 	Gsasl *gsasl;
 	gss_cred_id_t ntlm;    /* GSS_C_NO_CREDENTIAL: not offered */
 	uint32_t *offers;      /* by server */
+	struct buffer *authorities; /* by server: whose clients' certificates are good, PEM */
 	int dir_fd;            /* spool_directory/gss, in which it stands */
 	char fault[2][300];    /* of the keytab, of NTLM: for the log */
 };
@@ -41,7 +43,13 @@ extern const gss_OID_desc ntlm_oid; /* 1.3.6.1.4.1.311.2.2.10 */
 /* keys.c: before the confinement */
 MUST_CHECK int keys_read(struct gssd *g); /* 0 or errno: what can't be used is not offered */
 void keys_check_ntlm(struct gssd *g); /* after it */
+/* external.c: by certificates (RFC 4422 A) */
+int external_on_authorities(struct channel *c, struct message *m);
+void external_step(struct talk *t, bool first, struct span response);
 /* talk.c */
+void talk_answer(const struct talk *t, enum gssd_status status, struct span text);
+void talk_finish(struct talk *t, enum gssd_status status, const char *text); /* ends t */
+bool talk_take_name(struct talk *t, struct span name);
 MUST_CHECK int talk_setup(struct gssd *g);
 int talk_on_begin(struct channel *c, struct message *m);
 int talk_on_step(struct channel *c, struct message *m);

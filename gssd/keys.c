@@ -116,7 +116,7 @@ void keys_check_ntlm(struct gssd *g)
 	const char *path = g->proc.config.service.auth_ntlm_file;
 	if (g->ntlm == GSS_C_NO_CREDENTIAL || access(path, R_OK) == 0)
 		return;
-	fault(g, 1, path, "it has to be readable by the user posthorn-auth: chgrp posthorn-auth, chmod 640");
+	fault(g, 1, path, "it has to be readable by the user posthorn-gss: chgrp posthorn-gss, chmod 640");
 	for (size_t i = 0; i < g->proc.config.servers_n; i++)
 		g->offers[i] &= ~(uint32_t)MECHANISM_NTLM;
 }
@@ -124,7 +124,8 @@ void keys_check_ntlm(struct gssd *g)
 int keys_read(struct gssd *g)
 {
 	g->offers = calloc(g->proc.config.servers_n, sizeof *g->offers);
-	if (g->offers == NULL || setenv("KRB5RCACHENAME", "file2:replays", 1) != 0)
+	g->authorities = calloc(g->proc.config.servers_n, sizeof *g->authorities);
+	if (g->offers == NULL || g->authorities == NULL || setenv("KRB5RCACHENAME", "file2:replays", 1) != 0)
 		return ENOMEM;
 	int error = set_configuration(g);
 	if (error != 0)

@@ -1,5 +1,6 @@
-/* gssd: checks logins by Kerberos and NTLM; there only where a server has integrated in auth_methods and there are keys.
- * User: posthorn-auth.
+/* gssd: checks logins by Kerberos, NTLM and certificates; there only where a server has integrated in auth_methods and there are keys, or
+ * external in auth_mechanisms_extra.
+ * User: posthorn-gss.
  * May: read /etc, where KRB5_CONFIG and auth_ntlm_file are; write below spool_directory/gss; ask winbindd by its socket; talk to authd
  * and the log.
  * Never: use the network, say more than who logs in. */
@@ -19,7 +20,7 @@ const struct log_event log_events[] = {
 };
 
 static struct gssd gssd;
-static const struct confinement rights = {.user_suffix = "auth", .calls = CALLS_FILES | CALLS_WRITE | CALLS_UNIX, .files = 1024};
+static const struct confinement rights = {.user_suffix = "gss", .calls = CALLS_FILES | CALLS_WRITE | CALLS_UNIX, .files = 1024};
 
 static void authd_gone(struct channel *ch, int reason)
 {
@@ -105,6 +106,7 @@ int main(void)
 		return proc_fail(&g->proc, EX_CONFIG, &why);
 	g->proc.program = g;
 	g->proc.linked = linked;
+	proc_handle(&g->proc, MSG_client_authorities, external_on_authorities);
 	g->dir_fd = proc_fd(&g->proc, "gss");
 	int error = fchdir(g->dir_fd) != 0 ? errno : keys_read(g);
 	if (error == 0)

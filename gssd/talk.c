@@ -7,7 +7,7 @@
 
 static const struct span nothing = {"", 0};
 
-static void answer(const struct talk *t, enum gssd_status status, struct span text)
+void talk_answer(const struct talk *t, enum gssd_status status, struct span text)
 {
 	if (t->gssd->authd != NULL)
 		send_gss_answer(t->gssd->authd, (struct msg_gss_answer){.serial = t->serial, .status = status, .text = text}, -1);
@@ -26,16 +26,17 @@ static void end(struct talk *t)
 		gsasl_finish(t->sasl);
 	if (t->ntlm != GSS_C_NO_CONTEXT)
 		(void)gss_delete_sec_context(&minor, &t->ntlm, GSS_C_NO_BUFFER);
+	buffer_free(&t->certificates);
 	free(t);
 }
 
-static void finish(struct talk *t, enum gssd_status status, const char *text)
+void talk_finish(struct talk *t, enum gssd_status status, const char *text)
 {
-	answer(t, status, text == NULL ? nothing : span_of(text));
+	talk_answer(t, status, text == NULL ? nothing : span_of(text));
 	end(t);
 }
 
-static bool take_name(struct talk *t, struct span name)
+bool talk_take_name(struct talk *t, struct span name)
 {
 	if (name.n == 0 || name.n > NAME_MOST || memchr(name.at, '\0', name.n) != NULL)
 		return false;
@@ -65,7 +66,7 @@ static int callback(Gsasl *g, Gsasl_session *session, Gsasl_property property)
 		return gsasl_property_set(session, property, t->gssd->proc.config.servers[t->server].p.fqdn);
 	case GSASL_VALIDATE_GSSAPI: {
 		const char *who = gsasl_property_fast(session, GSASL_GSSAPI_DISPLAY_NAME);
-		return who != NULL && is_own_name(gsasl_property_fast(session, GSASL_AUTHZID), who) && take_name(t, span_of(who)) ? GSASL_OK : GSASL_AUTHENTICATION_ERROR;
+		return who != NULL && is_own_name(gsasl_property_fast(session, GSASL_AUTHZID), who) && talk_take_name(t, span_of(who)) ? GSASL_OK : GSASL_AUTHENTICATION_ERROR;
 	}
 	default:
 		return GSASL_NO_CALLBACK;
@@ -78,15 +79,15 @@ static void step_kerberos(struct talk *t, bool first, struct span response)
 	size_t n = 0;
 	int r = gsasl_step(t->sasl, first ? NULL : response.at, response.n, &out, &n);
 	if (r == GSASL_NEEDS_MORE) {
-		answer(t, INTEGRATED_GOES_ON, (struct span){out, n});
+		talk_answer(t, INTEGRATED_GOES_ON, (struct span){out, n});
 	} else if (r == GSASL_OK && n > 0) { /* the client has to see these words, and says nothing to them */
-		answer(t, INTEGRATED_GOES_ON, (struct span){out, n});
+		talk_answer(t, INTEGRATED_GOES_ON, (struct span){out, n});
 		gsasl_finish(t->sasl);
 		t->sasl = NULL;
 	} else if (r == GSASL_OK && t->name[0] != '\0') {
-		finish(t, INTEGRATED_GOOD, t->name);
+		talk_finish(t, INTEGRATED_GOOD, t->name);
 	} else {
-		finish(t, INTEGRATED_BAD, r == GSASL_OK ? "no name" : gsasl_strerror_name(r));
+		talk_finish(t, INTEGRATED_BAD, r == GSASL_OK ? "no name" : gsasl_strerror_name(r));
 	}
 	gsasl_free(out);
 }
@@ -99,13 +100,13 @@ static bool take_ntlm_name(struct talk *t, struct span said)
 	struct buffer b;
 	struct span user = said, domain = span_until(&user, '\\');
 	if (domain.n == said.n)
-		return take_name(t, said);
+		return talk_take_name(t, said);
 	buffer_init(&b, NAME_MOST);
 	buffer_put_span(&b, user);
 	if (domain.n > 0)
 		buffer_putc(&b, '@');
 	buffer_put_span(&b, domain);
-	bool good = buffer_ok(&b) && user.n > 0 && take_name(t, buffer_span(&b));
+	bool good = buffer_ok(&b) && user.n > 0 && talk_take_name(t, buffer_span(&b));
 	buffer_free(&b);
 	return good;
 }
@@ -120,9 +121,9 @@ static void end_ntlm(struct talk *t, gss_name_t who, OM_uint32 flags)
 	good = good && take_ntlm_name(t, name);
 	(void)gss_release_buffer(&minor, &text);
 	if (good)
-		finish(t, INTEGRATED_GOOD, t->name);
+		talk_finish(t, INTEGRATED_GOOD, t->name);
 	else
-		finish(t, INTEGRATED_BAD, "nobody of a name");
+		talk_finish(t, INTEGRATED_BAD, "nobody of a name");
 }
 
 static void refuse_ntlm(struct talk *t, OM_uint32 minor)
@@ -133,7 +134,7 @@ static void refuse_ntlm(struct talk *t, OM_uint32 minor)
 	if (gss_display_status(&ignored, minor, GSS_C_MECH_CODE, (gss_OID)(uintptr_t)&ntlm_oid, &more, &text) == GSS_S_COMPLETE)
 		(void)snprintf(why, sizeof why, "NTLM: %.*s", (int)text.length, (const char *)text.value);
 	(void)gss_release_buffer(&ignored, &text);
-	finish(t, INTEGRATED_BAD, why[0] == '\0' ? "NTLM says no" : why);
+	talk_finish(t, INTEGRATED_BAD, why[0] == '\0' ? "NTLM says no" : why);
 }
 
 /* [MS-NLMP] 2.2.1, 2.2.2.5: messages have a version only where a flag says so.  gss-ntlmssp wants its place in the first one, and sets
@@ -148,9 +149,9 @@ static void step_ntlm(struct talk *t, struct span response)
 	gss_name_t who = GSS_C_NO_NAME;
 	if (response.n == 0) { /* "AUTH NTLM": the first word is the client's */
 		if (t->ntlm == GSS_C_NO_CONTEXT)
-			answer(t, INTEGRATED_GOES_ON, nothing);
+			talk_answer(t, INTEGRATED_GOES_ON, nothing);
 		else
-			finish(t, INTEGRATED_BAD, "an empty answer");
+			talk_finish(t, INTEGRATED_BAD, "an empty answer");
 		return;
 	}
 	bool versionless = t->ntlm == GSS_C_NO_CONTEXT && response.n >= NEGOTIATE_SHORT_N && (response.at[NEGOTIATE_FLAGS_AT] & VERSION_BIT) == 0;
@@ -162,7 +163,7 @@ static void step_ntlm(struct talk *t, struct span response)
 	if (versionless && out.length > CHALLENGE_FLAGS_AT)
 		((char *)out.value)[CHALLENGE_FLAGS_AT] &= (char)~VERSION_BIT;
 	if (major == GSS_S_CONTINUE_NEEDED)
-		answer(t, INTEGRATED_GOES_ON, (struct span){out.value, out.length});
+		talk_answer(t, INTEGRATED_GOES_ON, (struct span){out.value, out.length});
 	else if (major == GSS_S_COMPLETE)
 		end_ntlm(t, who, flags);
 	else
@@ -183,14 +184,16 @@ static struct talk *find(const struct gssd *g, uint64_t serial)
 
 static void step(struct talk *t, bool first, struct span response)
 {
-	if (t->mechanism == MECHANISM_NTLM)
+	if (t->mechanism == MECHANISM_EXTERNAL)
+		external_step(t, first, response);
+	else if (t->mechanism == MECHANISM_NTLM)
 		step_ntlm(t, response);
 	else if (t->sasl != NULL)
 		step_kerberos(t, first, response);
 	else if (response.n == 0 && t->name[0] != '\0')
-		finish(t, INTEGRATED_GOOD, t->name);
+		talk_finish(t, INTEGRATED_GOOD, t->name);
 	else
-		finish(t, INTEGRATED_BAD, "words after the last");
+		talk_finish(t, INTEGRATED_BAD, "words after the last");
 }
 
 int talk_on_begin(struct channel *c, struct message *m)
@@ -207,10 +210,12 @@ int talk_on_begin(struct channel *c, struct message *m)
 	*t = (struct talk){.gssd = g, .serial = begin.serial, .server = begin.server, .mechanism = begin.mechanism, .ntlm = GSS_C_NO_CONTEXT, .next = g->talks};
 	g->talks = t;
 	g->talks_n++;
-	if (t->mechanism != MECHANISM_NTLM) {
+	buffer_init(&t->certificates, CERTIFICATES_MOST);
+	buffer_put_span(&t->certificates, begin.certificates);
+	if ((t->mechanism & (MECHANISM_GSSAPI | MECHANISM_GS2_KRB5)) != 0) {
 		if (gsasl_server_start(g->gsasl, t->mechanism == MECHANISM_GSSAPI ? "GSSAPI" : "GS2-KRB5", &t->sasl) != GSASL_OK) {
 			t->sasl = NULL;
-			finish(t, INTEGRATED_FAILED, "");
+			talk_finish(t, INTEGRATED_FAILED, "");
 			return 0;
 		}
 		gsasl_session_hook_set(t->sasl, t);

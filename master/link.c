@@ -69,7 +69,7 @@ void master_link_child(struct master *m, struct child *c)
 	for (struct child *o = m->children; o != NULL; o = o->next)
 		if (o != c && o->role == R_LOGD && o->channel != NULL && c->role != R_LOGD)
 			link_pair(c, o);
-	if (c->role == R_KEYD || c->role == R_AUTHD || c->role == R_SMTPD) /* after the log, which may have to hear of them; before those who want them */
+	if (c->role == R_KEYD || c->role == R_AUTHD || c->role == R_SMTPD || c->role == R_GSSD) /* after the log, which may have to hear of them; before those who want them */
 		master_send_secrets(m, c);
 	for (struct child *o = m->children; o != NULL; o = o->next) {
 		if (o == c || o->channel == NULL || o->role == R_LOGD)

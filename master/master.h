@@ -73,7 +73,7 @@ const char *master_child_server(const struct master *m, const struct child *c);
 int master_send_hello(struct master *m, struct child *c, struct complaint *why);
 /* secrets.c */
 int master_check_secrets(struct master *m, const struct config *config, struct complaint *why); /* can they be opened? */
-void master_send_secrets(struct master *m, struct child *c); /* keyd's, authd's or smtpd's; those that can't are told to the log */
+void master_send_secrets(struct master *m, struct child *c); /* keyd's, authd's, smtpd's or gssd's; those that can't are told to the log */
 /* link.c */
 void master_link_child(struct master *m, struct child *c);
 /* stop.c */

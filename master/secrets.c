@@ -156,10 +156,9 @@ void master_send_secrets(struct master *m, struct child *c)
 	if (c->role == R_KEYD) {
 		(void)each_pair(&w);
 		send_keys_end(c->channel, (struct msg_keys_end){.generation = m->generation}, -1);
-	} else if (c->role == R_SMTPD) {
+	} else if (c->role == R_SMTPD || c->role == R_GSSD) {
 		(void)each_authority(&w);
 	} else {
-		(void)each_authority(&w);
 		(void)each_password(&w);
 		send_passwords_end(c->channel, (struct msg_passwords_end){.generation = m->generation}, -1);
 	}

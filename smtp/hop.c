@@ -178,9 +178,9 @@ int hop_on_policy(struct channel *ch, struct message *m)
 	HANDLE(ch, m, sts_answer, answer);
 	struct agent *a = ch->program;
 	enum dns_kind kind;
-	struct hop *h = take_query(a, answer.serial, true, &kind);
 	if (answer.mode > STS_UNKNOWN)
 		return EBADMSG;
+	struct hop *h = take_query(a, answer.serial, true, &kind);
 	if (h != NULL)
 		lookup_sts(&h->lookup, &(struct sts_said){(enum sts_mode)answer.mode, answer.mx, answer.text});
 	return 0;

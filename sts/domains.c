@@ -57,11 +57,13 @@ void domain_forget(struct domain_policy *d)
 	drop(d);
 }
 
-/* The one that was used longest ago makes room: nobody pushes a domain out that mail goes to. */
+/* One without a policy makes room, else the one that was used longest ago: nobody pushes a domain out that mail goes to. */
 static bool make_room(struct sts_agent *a)
 {
 	struct domain_policy *d = a->oldest;
-	while (d != NULL && d->phase != PHASE_REST)
+	while (d != NULL && (d->phase != PHASE_REST || d->kept))
+		d = d->newer;
+	for (d = d != NULL ? d : a->oldest; d != NULL && d->phase != PHASE_REST;)
 		d = d->newer;
 	if (d == NULL)
 		return false;
@@ -69,13 +71,17 @@ static bool make_room(struct sts_agent *a)
 	return true;
 }
 
-/* In small letters.  False: no name of a domain. */
+/* In small letters.  False: no name of a domain, as it becomes part of a URL and of a file. */
 static bool take_name(struct span domain, char name[256], struct span *key)
 {
 	if (domain.n == 0 || domain.n > 253)
 		return false;
-	for (size_t i = 0; i < domain.n; i++)
+	for (size_t i = 0; i < domain.n; i++) {
 		name[i] = domain.at[i] >= 'A' && domain.at[i] <= 'Z' ? (char)(domain.at[i] | 32) : domain.at[i];
+		bool letter = (name[i] >= 'a' && name[i] <= 'z') || (name[i] >= '0' && name[i] <= '9') || name[i] == '-' || name[i] == '_';
+		if (!letter && (name[i] != '.' || i == 0 || i + 1 == domain.n || name[i - 1] == '.'))
+			return false;
+	}
 	*key = (struct span){name, domain.n};
 	return true;
 }

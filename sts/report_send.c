@@ -70,12 +70,12 @@ static void send_mail(struct report *r, struct span to)
 		report_put_mail(r, server_of(r), to, &mail);
 	(void)snprintf(name, sizeof name, "tls-report-%llx-%d", (unsigned long long)clock_wall_us(), (int)getpid());
 	if (error == 0)
-		error = buffer_ok(&mail) ? replace_file_at(a->maildrop_fd, name, buffer_span(&mail), 0640) : ENOMEM;
+		error = buffer_ok(&mail) ? hand_in_file_at(a->maildrop_fd, name, buffer_span(&mail), 0640) : ENOMEM;
 	if (error == 0)
 		LOG(&a->proc.log, report_sent, NO_ID, F("domain", span_of(r->domain)), F("id", span_of(r->id)), F("to", to));
 	else
 		LOG(&a->proc.log, report_failed, NO_ID, F("domain", span_of(r->domain)), F("id", span_of(r->id)), F("to", to), F("reason", span_of(error == EINVAL ? "no address" : strerror(error))));
-	r->failed = r->failed || (error != 0 && error != EINVAL);
+	r->mail_failed = r->mail_failed || (error != 0 && error != EINVAL);
 	buffer_free(&mail);
 }
 
@@ -97,7 +97,7 @@ static void posted(struct transfer *t, const char *failure)
 		LOG(&r->agent->proc.log, report_sent, NO_ID, F("domain", span_of(r->domain)), F("id", span_of(r->id)), F("to", span_of(r->url)));
 	else
 		LOG(&r->agent->proc.log, report_failed, NO_ID, F("domain", span_of(r->domain)), F("id", span_of(r->id)), F("to", span_of(r->url)), F("reason", span_of(text)));
-	r->failed = r->failed || text[0] != '\0';
+	r->post_failed = r->post_failed || text[0] != '\0';
 	next_address(r);
 }
 
@@ -110,7 +110,7 @@ static void post(struct report *r)
 	if (r->resolve.addresses.n > 0 && fetch_begin(&r->transfer) == 0)
 		return;
 	LOG(&r->agent->proc.log, report_failed, NO_ID, F("domain", span_of(r->domain)), F("id", span_of(r->id)), F("to", span_of(r->url)), F("reason", r->resolve.addresses.n == 0 ? SPAN_LIT("its host has no address") : SPAN_LIT("not now")));
-	r->failed = true;
+	r->post_failed = true;
 	next_address(r);
 }
 
@@ -129,19 +129,21 @@ static void next_address(struct report *r)
 		end(r, false);
 		return;
 	}
-	while (tlsrpt_next(&r->rua_left, &kind, &address, &host)) {
+	while (r->addresses_n++ < RUAS_MOST && tlsrpt_next(&r->rua_left, &kind, &address, &host)) {
 		if (kind == RUA_MAIL) {
 			if (!r->mailed)
 				send_mail(r, address);
 			continue;
 		}
+		if (r->posted)
+			continue;
 		(void)snprintf(r->url, sizeof r->url, "%.*s", SPAN_ARG(address));
 		r->resolve = (struct resolve){.context = r, .done = resolved, .agent = r->agent, .addresses = r->resolve.addresses};
 		(void)snprintf(r->resolve.host, sizeof r->resolve.host, "%.*s", SPAN_ARG(host));
 		resolve_begin(&r->resolve);
 		return;
 	}
-	end(r, r->failed);
+	end(r, r->mail_failed || r->post_failed);
 }
 
 /* The one record that there may be (RFC 8460 3). */
@@ -200,7 +202,7 @@ void reports_due(struct sts_agent *a)
 		for (const struct tally *t = a->tallies[i]; t != NULL; t = t->next) {
 			if (now < (t->day + 1) * DAY_S + spread(a) || now < t->retry_s)
 				continue;
-			*r = (struct report){.agent = a, .day = t->day, .mailed = t->mailed};
+			*r = (struct report){.agent = a, .day = t->day, .mailed = t->mailed, .posted = t->posted};
 			(void)snprintf(r->server, sizeof r->server, "%s", t->server);
 			(void)snprintf(r->domain, sizeof r->domain, "%s", t->domain);
 			a->reporting = true;

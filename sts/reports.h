@@ -30,7 +30,7 @@ struct tally {
 	struct detail *details;
 	size_t details_n;
 	int64_t retry_s;         /* its report did not get everywhere: not before */
-	bool mailed;             /* but to those who have it by mail */
+	bool mailed, posted;     /* but everywhere by mail, everywhere by HTTPS */
 	struct tally *next;
 };
 
@@ -42,12 +42,13 @@ struct report {
 	uint64_t query;          /* that is open at the resolver, 0: none */
 	char *rua;
 	struct span rua_left;    /* into rua */
+	unsigned addresses_n;    /* taken of it so far */
 	struct buffer packed;
 	struct resolve resolve;
 	char id[400], url[1100];
 	struct transfer transfer;
-	bool failed;             /* some address of it did not take it */
-	bool mailed;             /* before, and others did not take it */
+	bool mail_failed, post_failed; /* some address of the kind did not take it */
+	bool mailed, posted;     /* before: those of the kind have it */
 };
 
 /* What goes in. */

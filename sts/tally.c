@@ -55,7 +55,8 @@ void tally_put_off(struct sts_agent *a, const struct report *r, int64_t retry_s)
 		if (!tally_is_of(t, r))
 			continue;
 		t->retry_s = retry_s;
-		t->mailed = r->rua != NULL;
+		t->mailed = t->mailed || (r->rua != NULL && !r->mail_failed);
+		t->posted = t->posted || (r->rua != NULL && !r->post_failed);
 	}
 }
 

@@ -119,6 +119,8 @@ MUST_CHECK int sealed_file(const char *name, struct span bytes, int *fd);
 /* Writes aside, syncs, names, syncs the directory. */
 MUST_CHECK int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode);
 MUST_CHECK int replace_group_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode, gid_t gid); /* gid -1: as it comes */
+/* As replace_file_at, into a directory in which one may write and not read, as maildrop is: it is not synced. */
+MUST_CHECK int hand_in_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode);
 MUST_CHECK int mkdir_chain(const char *path, mode_t mode);
 /* A hash whose buckets nobody can choose who does not know the secret, which is filled by fill_random: multilinear, universal
  * over up to HASH_WORDS words. */

@@ -160,12 +160,7 @@ static int write_synced(int dir_fd, const char *name, struct span bytes, mode_t 
 	return error;
 }
 
-int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode)
-{
-	return replace_group_file_at(dir_fd, name, bytes, mode, (gid_t)-1);
-}
-
-int replace_group_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode, gid_t gid)
+static int put_aside_and_name(int dir_fd, const char *name, struct span bytes, mode_t mode, gid_t gid)
 {
 	char aside[300];
 	const char *slash = strrchr(name, '/'), *last = slash == NULL ? name : slash + 1;
@@ -176,12 +171,29 @@ int replace_group_file_at(int dir_fd, const char *name, struct span bytes, mode_
 	int error = write_synced(dir_fd, aside, bytes, mode, gid);
 	if (error == 0 && renameat(dir_fd, aside, dir_fd, name) != 0)
 		error = errno;
-	if (error != 0) {
+	if (error != 0)
 		(void)unlinkat(dir_fd, aside, 0);
-		return error;
-	}
+	return error;
+}
+
+int hand_in_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode)
+{
+	return put_aside_and_name(dir_fd, name, bytes, mode, (gid_t)-1);
+}
+
+int replace_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode)
+{
+	return replace_group_file_at(dir_fd, name, bytes, mode, (gid_t)-1);
+}
+
+int replace_group_file_at(int dir_fd, const char *name, struct span bytes, mode_t mode, gid_t gid)
+{
 	char parent[300];
-	(void)snprintf(parent, sizeof parent, "%.*s.", (int)(last - name), name);
+	const char *slash = strrchr(name, '/');
+	int error = put_aside_and_name(dir_fd, name, bytes, mode, gid);
+	if (error != 0)
+		return error;
+	(void)snprintf(parent, sizeof parent, "%.*s.", slash == NULL ? 0 : (int)(slash + 1 - name), name);
 	int dir = openat(dir_fd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return errno;

@@ -443,14 +443,20 @@ bool config_uses_maps(const struct config *c)
 	return asks;
 }
 
+static bool is_readable(const char *path)
+{
+	return path[0] != '\0' && access(path, R_OK) == 0;
+}
+
 bool config_uses_gss(const struct config *c)
 {
-	enum { METHOD_INTEGRATED = 4 };
-	bool any = false;
-	for (size_t i = 0; i < c->servers_n; i++)
-		any = any || (c->servers[i].p.auth_methods & METHOD_INTEGRATED) != 0;
-	return any && ((c->service.auth_keytab_file[0] != '\0' && access(c->service.auth_keytab_file, R_OK) == 0) ||
-		(c->service.auth_ntlm_file[0] != '\0' && access(c->service.auth_ntlm_file, R_OK) == 0));
+	enum { METHOD_INTEGRATED = 4, EXTRA_EXTERNAL = 1 };
+	bool keys = is_readable(c->service.auth_keytab_file) || is_readable(c->service.auth_ntlm_file), any = false;
+	for (size_t i = 0; i < c->servers_n; i++) {
+		const struct server_params *p = &c->servers[i].p;
+		any = any || (keys && (p->auth_methods & METHOD_INTEGRATED) != 0) || (p->tls_client_ca_file[0] != '\0' && (p->auth_mechanisms_extra & EXTRA_EXTERNAL) != 0);
+	}
+	return any;
 }
 
 bool config_reports_tls(const struct config *c)

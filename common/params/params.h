@@ -257,7 +257,7 @@ struct maps_place {
 	const char *server, *domain, *parameter, *texts; /* domain: "" for the server's */
 };
 int config_each_maps(const struct config *c, int (*take)(void *context, const struct maps_place *place), void *context);
-bool config_uses_gss(const struct config *c); /* has any server integrated logins, and are there keys for them? */
+bool config_uses_gss(const struct config *c); /* has any server integrated logins, and are there keys for them?  Or logins by certificates? */
 bool config_reports_tls(const struct config *c); /* has any server tls_report = yes? */
 bool config_uses_pam(const struct config *c); /* has any server auth_backend = pam? */
 /* The file that is read for a "TYPE:FILE", "" where there is none. */

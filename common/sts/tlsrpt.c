@@ -54,7 +54,7 @@ static bool is_host(struct span s)
 {
 	for (size_t i = 0; i < s.n; i++) {
 		bool letter = (s.at[i] >= '0' && s.at[i] <= '9') || ((s.at[i] | 32) >= 'a' && (s.at[i] | 32) <= 'z') || s.at[i] == '-';
-		if (!letter && (s.at[i] != '.' || i == 0 || s.at[i - 1] == '.'))
+		if (!letter && (s.at[i] != '.' || i == 0 || i + 1 == s.n || s.at[i - 1] == '.'))
 			return false;
 	}
 	return s.n > 0 && s.n <= 253;

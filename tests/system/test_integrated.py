@@ -32,7 +32,7 @@ class Integrated(unittest.TestCase):
         users.write_text("HORN:bob:secret word\n")
         os.chmod(users, 0o640)
         if readable:
-            os.chown(users, 0, pwd.getpwnam("posthorn-auth").pw_gid)
+            os.chown(users, 0, pwd.getpwnam("posthorn-gss").pw_gid)
         shutil.copy(self.realm.dir / keytab, h.root / "keytab")
         os.chmod(h.root / "keytab", 0o600)
         with (h.dir / "posthorn.conf").open("a") as f:
@@ -128,7 +128,7 @@ class Integrated(unittest.TestCase):
         with self.horn(readable=False) as h:
             wait_for("the offer", lambda: self.offered(h))
             self.assertEqual(self.offered(h, tls=True), ["GSSAPI GS2-KRB5"])
-            wait_for("said in the log", lambda: "it has to be readable by the user posthorn-auth" in h.log())
+            wait_for("said in the log", lambda: "it has to be readable by the user posthorn-gss" in h.log())
             shutil.copy(self.realm.dir / "other", h.root / "keytab") # a reload takes up another keytab
             h.run("posthorn", "-c", str(h.dir), "reload")
             wait_for("nothing is offered", lambda: self.offered(h) == [])

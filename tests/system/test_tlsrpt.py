@@ -16,7 +16,7 @@ from nsd import Zone
 from test_mta_sts import HTTPS, Web, context, policy
 from test_policy import TEXT, TlsSink
 
-RUA = "mailto:reports@rua.horntest,https://rua.horntest/v1/tls?x=1"
+RUA = "mailto:reports@rua.horntest,https://RUA.horntest/v1/tls?x=1"
 # name: what the report says: kind of policy, sessions that succeeded, failures {type: n}; the policy's text, the certificate of the MX (None: no
 # STARTTLS), its TLSA record; rua
 CASES = {
@@ -128,10 +128,11 @@ class Reports(Zone):
                 wait_for("all by HTTPS", lambda: len(self.web.posted) == len(wanted), 60)
                 wait_for("all by mail", lambda: len(sink.messages) >= len(wanted), 60)
                 wait_for("nothing left", lambda: stored.read_text() == "")
-                self.assertEqual(len(sink.messages), len(wanted))
+                self.assertEqual((len(sink.messages), len(self.web.posted)), (len(wanted), len(wanted))) # each once
+                self.assertEqual(h.log().count("report_failed: "), 1)
             reports = {}
             for url, kind, body in self.web.posted:
-                self.assertEqual((url, kind), ("rua.horntest/v1/tls?x=1", "application/tlsrpt+gzip"))
+                self.assertEqual((url, kind), ("RUA.horntest/v1/tls?x=1", "application/tlsrpt+gzip"))
                 report = json.loads(gzip.decompress(body))
                 reports[report["policies"][0]["policy"]["policy-domain"].split(".")[0]] = report
             self.assertEqual(set(reports), wanted)

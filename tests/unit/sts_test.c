@@ -95,7 +95,7 @@ static const struct { const char *rule, *record, *outcome; } ruas[] = {
 	{"what follows a ? is not the address", "v=TLSRPTv1; rua=mailto:a@b.example?subject=x", "mailto a@b.example|"},
 	{"no address at all", "v=TLSRPTv1; rua=", ""},
 	{"no rua", "v=TLSRPTv1; x=y", ""},
-	{"not these: another scheme, no domain, encoded, a user, a port, no host, a space", "v=TLSRPTv1; rua=ftp://x.example/,mailto:nobody,mailto:a%40b@c.example,https://u@x.example/,https://x.example:444/,https:///x,https://x.example/a b", ""},
+	{"not these: another scheme, no domain, encoded, a user, a port, no host, a host with a last dot, a space", "v=TLSRPTv1; rua=ftp://x.example/,mailto:nobody,mailto:a%40b@c.example,https://u@x.example/,https://x.example:444/,https:///x,https://x.example./,https://x.example/a b", ""},
 	{"another version", "v=TLSRPTv2; rua=mailto:a@b.example", NULL},
 	{"a version that only begins so", "v=TLSRPTv1x; rua=mailto:a@b.example", NULL},
 	{"the version alone", "v=TLSRPTv1", NULL},
