@@ -207,6 +207,8 @@ static int run(struct request *r, char **args, int n)
 		if (strcmp(args[0], acts[i].act) != 0 || n != acts[i].args)
 			continue;
 		r->act = args[0];
+		if (r->cram && strcmp(r->act, "add") != 0)
+			return cli_fail(&r->cli, EX_USAGE, "--cram-md5 goes with add");
 		if (n == 2 && (!passwd_name_is_valid(span_of(args[1])) || strlen(args[1]) >= sizeof r->name))
 			return cli_fail(&r->cli, EX_USAGE, "'%s': a user is 1 to %d characters without blanks and colons", args[1], PASSWD_NAME_MOST);
 		if (n == 2)

@@ -10,11 +10,12 @@
 
 #define MEMORY_KEYTAB "MEMORY:posthorn"
 const gss_OID_desc ntlm_oid = {10, "\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a"};
-static const struct { const char *type, *path; } kinds[] = {{"auth_keytab_file", ""}, {"auth_ntlm_file", ""}};
+static const char *const kinds[] = {"auth_keytab_file", "auth_ntlm_file"};
+enum { METHOD_INTEGRATED = 4 }; /* of auth_methods */
 
 static void fault(struct gssd *g, size_t i, const char *path, const char *why)
 {
-	(void)snprintf(g->fault[i], sizeof g->fault[i], "%s = %s: %s", kinds[i].type, path, why);
+	(void)snprintf(g->fault[i], sizeof g->fault[i], "%s = %s: %s", kinds[i], path, why);
 }
 
 /* Before the administrator's: no name is looked up in the DNS. */
@@ -29,25 +30,26 @@ static int set_configuration(const struct gssd *g)
 
 /* ---- the keytab ---- */
 
-static bool is_ours(krb5_context k, krb5_const_principal p, const char *fqdn)
+static bool is_ours(krb5_const_principal p, const char *fqdn)
 {
-	(void)k;
 	return p->length == 2 && p->data[0].length == 4 && memcmp(p->data[0].data, "smtp", 4) == 0 &&
 		span_case_is((struct span){p->data[1].data, p->data[1].length}, fqdn);
 }
 
-static void take_entry(struct gssd *g, krb5_context k, krb5_keytab memory, krb5_keytab_entry *e)
+/* True: it is of a server here. */
+static bool take_entry(struct gssd *g, krb5_context k, krb5_keytab memory, krb5_keytab_entry *e)
 {
 	const struct config *c = &g->proc.config;
 	bool ours = false;
 	for (size_t i = 0; i < c->servers_n; i++) {
-		if (!is_ours(k, e->principal, c->servers[i].p.fqdn))
+		if (!is_ours(e->principal, c->servers[i].p.fqdn))
 			continue;
 		ours = true;
 		g->offers[i] |= MECHANISM_GSSAPI | MECHANISM_GS2_KRB5;
 	}
 	if (ours)
 		(void)krb5_kt_add_entry(k, memory, e);
+	return ours;
 }
 
 static void read_keytab(struct gssd *g)
@@ -58,6 +60,7 @@ static void read_keytab(struct gssd *g)
 	krb5_keytab file = NULL, memory = NULL;
 	krb5_keytab_entry e;
 	krb5_kt_cursor cursor;
+	bool any = false;
 	(void)snprintf(name, sizeof name, "FILE:%s", path);
 	if (path[0] == '\0')
 		return;
@@ -76,13 +79,15 @@ static void read_keytab(struct gssd *g)
 	if (error == 0)
 		error = krb5_kt_start_seq_get(k, file, &cursor);
 	while (error == 0 && krb5_kt_next_entry(k, file, &e, &cursor) == 0) {
-		take_entry(g, k, memory, &e);
+		any = take_entry(g, k, memory, &e) || any;
 		(void)krb5_free_keytab_entry_contents(k, &e);
 	}
 	if (error == 0)
 		(void)krb5_kt_end_seq_get(k, file, &cursor);
 	else
 		fault(g, 0, path, krb5_get_error_message(k, error));
+	if (error == 0 && !any)
+		fault(g, 0, path, "it has no key of smtp/FQDN, for the fqdn of any server; ktadd of kadmin puts one there");
 	if (file != NULL)
 		(void)krb5_kt_close(k, file);
 	(void)setenv("KRB5_KTNAME", MEMORY_KEYTAB, 1);
@@ -116,7 +121,7 @@ void keys_check_ntlm(struct gssd *g)
 	const char *path = g->proc.config.service.auth_ntlm_file;
 	if (g->ntlm == GSS_C_NO_CREDENTIAL || access(path, R_OK) == 0)
 		return;
-	fault(g, 1, path, "it has to be readable by the user posthorn-gss: chgrp posthorn-gss, chmod 640");
+	fault(g, 1, path, errno != EACCES ? strerror(errno) : "it has to be readable by the user posthorn-gss: chgrp posthorn-gss, chmod 640");
 	for (size_t i = 0; i < g->proc.config.servers_n; i++)
 		g->offers[i] &= ~(uint32_t)MECHANISM_NTLM;
 }
@@ -133,7 +138,7 @@ int keys_read(struct gssd *g)
 	read_keytab(g);
 	read_ntlm(g);
 	for (size_t i = 0; i < g->proc.config.servers_n; i++)
-		if ((g->proc.config.servers[i].p.auth_methods & 4) == 0)
+		if ((g->proc.config.servers[i].p.auth_methods & METHOD_INTEGRATED) == 0)
 			g->offers[i] = 0;
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* gssd: checks logins by Kerberos, NTLM and certificates; there only where a server has integrated in auth_methods and there are keys, or
  * external in auth_mechanisms_extra.
  * User: posthorn-gss.
- * May: read /etc, where KRB5_CONFIG and auth_ntlm_file are; write below spool_directory/gss; ask winbindd by its socket; talk to authd
+ * May: read /etc, where KRB5_CONFIG and auth_ntlm_file are; write below spool_directory/gss; with auth_ntlm_file ask winbindd by its socket; talk to authd
  * and the log.
  * Never: use the network, say more than who logs in. */
 #include "gssd.h"
@@ -20,7 +20,7 @@ const struct log_event log_events[] = {
 };
 
 static struct gssd gssd;
-static const struct confinement rights = {.user_suffix = "gss", .calls = CALLS_FILES | CALLS_WRITE | CALLS_UNIX, .files = 1024};
+static const struct confinement rights = {.user_suffix = "gss", .calls = CALLS_FILES | CALLS_WRITE, .files = 1024};
 
 static void authd_gone(struct channel *ch, int reason)
 {
@@ -88,13 +88,16 @@ static int confine(struct gssd *g, const char *krb5, struct complaint *why)
 {
 	const char *ntlm = g->proc.config.service.auth_ntlm_file;
 	struct path_rule paths[4] = {{.dir_fd = g->dir_fd, .rights = PATH_READ | PATH_WRITE}};
+	struct confinement wanted = rights;
 	size_t n = 1;
 	add(paths, &n, "/etc/krb5.conf");
 	if (krb5 != NULL)
 		add(paths, &n, krb5);
-	if (ntlm[0] != '\0')
+	if (ntlm[0] != '\0') {
 		add(paths, &n, ntlm);
-	return proc_confine(&g->proc, &rights, paths, n, NULL, why);
+		wanted.calls |= CALLS_UNIX;
+	}
+	return proc_confine(&g->proc, &wanted, paths, n, NULL, why);
 }
 
 int main(void)

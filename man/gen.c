@@ -13,69 +13,7 @@ struct event_row {
 };
 
 static const struct event_row events[] = {
-#define EVENT(name, level, meaning, action) {"master", #name, level, meaning, action},
-#include "master/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"front", #name, level, meaning, action},
-#include "smtpd/front/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"smtpd", #name, level, meaning, action},
-#include "smtpd/worker/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"cleanup", #name, level, meaning, action},
-#include "cleanup/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"qmgr", #name, level, meaning, action},
-#include "qmgr/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"mover", #name, level, meaning, action},
-#include "mover/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"smtp", #name, level, meaning, action},
-#include "smtp/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"drop", #name, level, meaning, action},
-#include "drop/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"bounce", #name, level, meaning, action},
-#include "bounce/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"pickup", #name, level, meaning, action},
-#include "pickup/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"control", #name, level, meaning, action},
-#include "control/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"logd", #name, level, meaning, action},
-#include "logd/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"local", #name, level, meaning, action},
-#include "local/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"deliver", #name, level, meaning, action},
-#include "deliver/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"resolver", #name, level, meaning, action},
-#include "resolver/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"maps", #name, level, meaning, action},
-#include "maps/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"authd", #name, level, meaning, action},
-#include "authd/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"keyd", #name, level, meaning, action},
-#include "keyd/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"pamd", #name, level, meaning, action},
-#include "pamd/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"gssd", #name, level, meaning, action},
-#include "gssd/events.def"
-#undef EVENT
-#define EVENT(name, level, meaning, action) {"sts", #name, level, meaning, action},
-#include "sts/events.def"
-#undef EVENT
+#include "man/diagnostics.def"
 };
 
 static int print_events(const char *program)

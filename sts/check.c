@@ -105,8 +105,12 @@ static void fetch(struct domain_policy *d)
 	d->transfer = (struct transfer){.context = d, .done = fetched, .agent = d->agent, .url = d->url, .host = d->resolve.host,
 		.addresses = buffer_span(&d->resolve.addresses), .authorities = buffer_span(&trusted->pem)};
 	int error = trusted->pem.n == 0 ? ENOENT : fetch_begin(&d->transfer);
-	if (error != 0)
-		fail(d, RESULT_STS_FETCH_ERROR, error == ENOENT ? "outbound_tls_ca_file can't be read" : error == EAGAIN ? "too many are being fetched" : "not enough memory");
+	if (error == ENOENT) {
+		fail(d, RESULT_STS_FETCH_ERROR, "outbound_tls_ca_file can't be read");
+	} else if (error != 0) { /* our own want says nothing of the domain: whoever can cause it must not get weaker TLS */
+		d->untold = true;
+		domain_rest(d);
+	}
 }
 
 /* ---- what the DNS says ---- */

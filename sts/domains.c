@@ -147,7 +147,7 @@ static void answer(struct domain_policy *d)
 		struct asker *k = d->askers;
 		d->askers = k->next;
 		if (k->channel != NULL)
-			send_sts_answer(k->channel, (struct msg_sts_answer){.serial = k->serial, .mode = holds ? (uint32_t)d->mode : STS_NONE, .id = span_of(d->id),
+			send_sts_answer(k->channel, (struct msg_sts_answer){.serial = k->serial, .mode = holds ? (uint32_t)d->mode : d->untold ? STS_UNKNOWN : STS_NONE, .id = span_of(d->id),
 				.mx = holds ? buffer_span(&d->mx) : (struct span){"", 0}, .text = buffer_span(&text)}, -1);
 		free(k);
 	}
@@ -163,6 +163,7 @@ void domain_rest(struct domain_policy *d)
 		d->kept = false;
 	}
 	answer(d);
+	d->untold = false;
 	if (!domain_holds(d) && d->retry_s <= now_s())
 		domain_forget(d);
 }

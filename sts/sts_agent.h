@@ -67,6 +67,7 @@ struct domain_policy {
 	char domain[256];
 	uint32_t authorities;    /* which ones vouch for it */
 	bool kept;               /* there is one */
+	bool untold;             /* this time nothing could be asked: no word on whether there is one */
 	enum sts_mode mode;
 	char id[STS_ID_MOST + 1];
 	struct buffer mx;        /* as in struct sts_policy */

@@ -451,7 +451,9 @@ static bool is_readable(const char *path)
 bool config_uses_gss(const struct config *c)
 {
 	enum { METHOD_INTEGRATED = 4, EXTRA_EXTERNAL = 1 };
-	bool keys = is_readable(c->service.auth_keytab_file) || is_readable(c->service.auth_ntlm_file), any = false;
+	/* what was set by hand and is not there is gssd's to complain of */
+	bool set = strcmp(c->service.auth_keytab_file, param_find(SPAN_LIT("auth_keytab_file"), SCOPE_SERVICE)->standard) != 0 || c->service.auth_ntlm_file[0] != '\0';
+	bool keys = set || is_readable(c->service.auth_keytab_file), any = false;
 	for (size_t i = 0; i < c->servers_n; i++) {
 		const struct server_params *p = &c->servers[i].p;
 		any = any || (keys && (p->auth_methods & METHOD_INTEGRATED) != 0) || (p->tls_client_ca_file[0] != '\0' && (p->auth_mechanisms_extra & EXTRA_EXTERNAL) != 0);

@@ -9,9 +9,10 @@ import shutil
 import socket
 import stat
 import struct
+import subprocess
 import sys
 
-from horn import BUILD, TREE
+from horn import BUILD, TREE, wait_for
 
 IPC = TREE / "common" / "ipc"
 ROWS = re.findall(r"^MSG\((\w+), (\d+),", (IPC / "messages.def").read_text(), re.M)
@@ -146,6 +147,14 @@ def run(login, proof, result, wanted="CLEANUP"):
                 aside = f"{result}.{os.getpid()}" # there are two workers
                 pathlib.Path(aside).write_text(said)
                 os.rename(aside, result)
+
+
+def outcome(h, login, proof, wanted="CLEANUP"):
+    """Starts the service with this in its workers' place; what came of it.  The caller ends the service."""
+    posthorn, result = install(h.root, login, proof, wanted)
+    subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, capture_output=True, timeout=60)
+    h.started = True
+    return wait_for("an outcome", lambda: result.read_text() if result.exists() else None)
 
 
 def install(root, login, proof, wanted="CLEANUP"):

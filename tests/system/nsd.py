@@ -87,6 +87,11 @@ zone:
         self.assertRegex(said, r"next attempt: 20\d\d-")
         return said
 
+    def trusting(self, *server):
+        """A service that mails to sink_port of the zone's hosts and trusts the authority ca: what a subclass has made."""
+        return Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{self.port}", f"dns_trust_anchor_file={self.anchor}"],
+                    [f"outbound_port={self.sink_port}", "relay_exceptions=127.0.0.1", "outbound_connect_timeout=2s", f"outbound_tls_ca_file={self.ca.crt}", *server])
+
     def horn(self, sink, *service):
         return Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{self.port}", f"dns_trust_anchor_file={self.anchor}", *service],
                     [f"outbound_port={sink.port}", "relay_exceptions=127.0.0.1", "outbound_connect_timeout=2s", "destination_probe=1s"])

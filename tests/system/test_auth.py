@@ -210,10 +210,7 @@ class Auth(unittest.TestCase):
         """What cleanup says to a worker that claims a login, and the log."""
         h = self.horn()
         try:
-            posthorn, result = impostor.install(h.root, login, proof)
-            subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, timeout=60)
-            h.started = True
-            said = wait_for("an outcome", lambda: result.read_text() if result.exists() else None)
+            said = impostor.outcome(h, login, proof)
             wait_for("the log", lambda: "status=" in h.log() or "bad_submission" in h.log())
             return said, h.log()
         finally:
@@ -469,11 +466,8 @@ class WithTables(unittest.TestCase):
         for asked, wanted in (("ASK_SECRET", "closed"), ("ASK_RECIPIENT", "map_answer")):
             h = Horn()
             h.conf("-e", "auth_backend=sql", "auth_map=odbc:/nowhere")
-            posthorn, result = impostor.install(h.root, b"alice@local.example", asked.encode(), "MAPS")
             try:
-                subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, capture_output=True, timeout=60)
-                h.started = True
-                self.assertEqual(wait_for("an outcome", lambda: result.read_text() if result.exists() else None), wanted)
+                self.assertEqual(impostor.outcome(h, b"alice@local.example", asked.encode(), "MAPS"), wanted)
             finally:
                 h.__exit__(None)
 
@@ -484,11 +478,8 @@ class WithTables(unittest.TestCase):
             h.run("hornpasswd", "-c", str(h.dir), "add", "alice", input=b"secret\n")
             if backend:
                 h.conf("-e", *backend)
-            posthorn, result = impostor.install(h.root, b"alice", b"", "AUTHD")
             try:
-                subprocess.run([posthorn, "-c", str(h.dir), "start"], check=True, capture_output=True, timeout=60)
-                h.started = True
-                self.assertEqual(wait_for("an outcome", lambda: result.read_text() if result.exists() else None), wanted)
+                self.assertEqual(impostor.outcome(h, b"alice", b"", "AUTHD"), wanted)
             finally:
                 h.__exit__(None)
 

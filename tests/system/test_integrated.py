@@ -132,12 +132,21 @@ class Integrated(unittest.TestCase):
             shutil.copy(self.realm.dir / "other", h.root / "keytab") # a reload takes up another keytab
             h.run("posthorn", "-c", str(h.dir), "reload")
             wait_for("nothing is offered", lambda: self.offered(h) == [])
+            wait_for("said in the log", lambda: "it has no key of smtp/FQDN" in h.log())
             shutil.copy(self.realm.dir / "keytab", h.root / "keytab")
             h.run("posthorn", "-c", str(h.dir), "reload")
             wait_for("offered again", lambda: self.offered(h) == ["GSSAPI GS2-KRB5"])
             h.conf("-e", "auth_methods=anonymous basic")
             h.run("posthorn", "-c", str(h.dir), "reload")
             wait_for("not wanted", lambda: self.offered(h) == [])
+
+    def test_files_that_are_not_there_are_named(self):
+        for name in ("auth_keytab_file", "auth_ntlm_file"):
+            h = Horn()
+            with (h.dir / "posthorn.conf").open("a") as f:
+                f.write(f"{name} = /nowhere/keys\n")
+            with h:
+                wait_for("said in the log", lambda: f"{name} = /nowhere/keys: No such file or directory" in h.log())
 
     def test_gssd_killed(self):
         with self.horn() as h:

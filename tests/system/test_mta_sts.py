@@ -10,7 +10,7 @@ import threading
 import unittest
 
 from certs import Authority, tlsa
-from horn import TMP, Horn, free_port, wait_for
+from horn import BUILD, TMP, Horn, free_port, wait_for
 from nsd import Zone
 from test_policy import TEXT, TlsSink
 
@@ -32,6 +32,7 @@ class Web:
 
     def __init__(self, pair):
         self.texts, self.pairs, self.asked, self.posted, self.refusals = {}, {}, [], [], 0
+        self.held = threading.Event()
         self.context = context(*pair)
         self.context.sni_callback = self.choose
         web = self
@@ -39,6 +40,9 @@ class Web:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 host = self.headers["Host"]
+                if host.startswith("mta-sts.slow"):
+                    web.asked.append(host)
+                    web.held.wait()
                 web.asked.append(host + self.path)
                 text = web.texts.get(host)
                 status, headers, body = text if isinstance(text, tuple) else (200 if text is not None else 404, {"Content-Type": "text/plain; charset=utf-8"}, text or b"")
@@ -81,6 +85,7 @@ class Web:
             s.context = self.pairs[name]
 
     def close(self):
+        self.held.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -113,6 +118,7 @@ CASES = {
     "danebad": ("8461 2: a policy that is met does not override them", policy("enforce", "mx-danebad.horntest"), "web", "mx", "waits", "no matching DANE TLSA records"),
 }
 RECORDS = {"norecord": [], "two": ["v=STSv1; id=1;", "v=STSv1; id=2;"], "noid": ["v=STSv1; jd=1;"]}
+SLOW = 32 # as many as are fetched at a time
 LATER = "later" # its answers change during the test
 
 
@@ -126,7 +132,7 @@ class MtaSts(Zone):
         names = [*CASES, LATER]
         self.pairs = {"mx": self.ca.leaf("mx", *(f"mx-{n}.horntest" for n in names if n != "name")), "good": self.ca.leaf("good", "mx-good.horntest"),
                       "expired": self.ca.leaf("expired", "mx-old.horntest", expired=True), "strange": stranger.leaf("strange", "mx-strange.horntest")}
-        web = {"web": self.ca.leaf("web", *(f"mta-sts.{n}.horntest" for n in names)), "other": self.ca.leaf("other", "mta-sts.elsewhere.horntest"),
+        web = {"web": self.ca.leaf("web", *(f"mta-sts.{n}.horntest" for n in names), *(f"mta-sts.slow{i}.horntest" for i in range(SLOW))), "other": self.ca.leaf("other", "mta-sts.elsewhere.horntest"),
                "webold": self.ca.leaf("webold", "mta-sts.webold.horntest", expired=True)}
         self.web = Web(web["web"])
         self.addCleanup(self.web.close)
@@ -144,12 +150,11 @@ class MtaSts(Zone):
             rows += [f"{n} MX 10 mx-{n}", f"mx-{n} A {address}", f"mta-sts.{n} A {HTTPS}"]
             ids = RECORDS.get(n, ["v=STSv1; id=20261127;"]) if n != LATER else [f"v=STSv1; id={later_id};"] if later_id else []
             rows += [f'_mta-sts.{n} TXT "{r[:9]}" "{r[9:]}"' for r in ids] # strings are joined
+        rows += [row for i in range(SLOW) for row in (f"slow{i} MX 10 mx-good", f"mta-sts.slow{i} A {HTTPS}", f'_mta-sts.slow{i} TXT "v=STSv1; id=1;"')]
         rows += [f"_{self.sink_port}._tcp.mx-{n} TLSA {tlsa(self.pairs[c][0], 3, 1, 1)}" for n, c in (("dane", "strange"), ("danebad", "strange"))]
         return "\n".join(rows) + "\n"
 
-    def horn(self, *server):
-        return Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{self.port}", f"dns_trust_anchor_file={self.anchor}"],
-                    [f"outbound_port={self.sink_port}", "relay_exceptions=127.0.0.1", "outbound_connect_timeout=2s", f"outbound_tls_ca_file={self.ca.crt}", *server])
+    horn = Zone.trusting
 
     def sink(self, name, pair):
         s = TlsSink(self.address[name], self.sink_port, self.pairs[pair] if pair else None)
@@ -214,6 +219,20 @@ class MtaSts(Zone):
             self.web.texts[host] = None
             wait_for("its end", lambda: "holds until" not in (t := self.explain(h, LATER)) and "tried in this order" in t)
             self.assertEqual(list((h.dir / "spool/sts").iterdir()), [])
+
+    def test_servers_that_hold_the_fetches_do_not_take_a_policy_away(self):
+        """No fetch can begin: it is not known that there is no policy, so mail waits, and goes under it as soon as it can."""
+        with self.horn() as h:
+            asking = [subprocess.Popen([BUILD / "posthorn", "-c", h.dir, "explain", f"x@slow{i}.horntest"], stdout=subprocess.DEVNULL) for i in range(SLOW)]
+            try:
+                wait_for("all held", lambda: sum(a.startswith("mta-sts.slow") for a in self.web.asked) == SLOW)
+                wait_for("no room", lambda: "MTA-STS policy cannot be told now" in self.explain(h, "good"))
+                self.web.held.set()
+            finally:
+                self.web.held.set()
+                for p in asking:
+                    p.wait()
+            self.assertIn("TLS verified by its certificate (MTA-STS)", self.explain(h, "good"))
 
     def test_who_does_not_ask(self):
         """outbound_mta_sts = no; RFC 8689 5: TLS-Required: No sets a policy aside."""

@@ -66,9 +66,7 @@ class Reports(Zone):
         super().setUp()
         self.serve("zone.signed")
 
-    def horn(self, *server):
-        return Horn(["test_mode=yes", f"dns_servers=127.0.0.1@{self.port}", f"dns_trust_anchor_file={self.anchor}"],
-                    [f"outbound_port={self.sink_port}", "relay_exceptions=127.0.0.1", "outbound_connect_timeout=2s", f"outbound_tls_ca_file={self.ca.crt}", *server])
+    horn = Zone.trusting
 
     def send(self, h):
         """To each; then the service is down, and what it has counted is of the day before."""
