@@ -75,12 +75,13 @@ struct outward_password;
 struct authd {
 	struct process proc;
 	struct auth_server *servers;
-	struct channel *front, *workers, *pamd, *gssd, *maps;
+	struct channel *front, *workers, *pamd, *gssd, *gssc, *maps;
 	struct login *logins, *turns, **turns_end;
 	size_t logins_n;
 	uint64_t numbers;
 	struct outward *outward, *outward_turns; /* logins at other servers */
 	size_t outward_n;
+	uint64_t outward_made;
 	struct outward_password *passwords, *fresh_passwords;
 	Gsasl *gsasl;
 	struct event *turn, *changed;
@@ -163,6 +164,8 @@ int outward_on_begin(struct channel *c, struct message *m);
 int outward_on_step(struct channel *c, struct message *m);
 int outward_on_end(struct channel *c, struct message *m);
 void outward_run(struct authd *a); /* one turn */
+int outward_on_answer(struct channel *c, struct message *m); /* gssc's */
+void outward_gssc_gone(struct authd *a);
 void outward_agent_gone(struct authd *a, const struct channel *agent);
 /* failures.c */
 bool failures_over(struct login *l, const char **limit); /* is it looked at? */

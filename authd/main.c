@@ -1,8 +1,8 @@
 /* authd: checks who logs in, and logs in at other servers.
  * User: posthorn-auth.
  * May: read the files of passwords, DIR/servers/NAME.passwd, and be told when they change; read those that master opens for it; talk to
- * front, smtpd, smtp, pamd, gssd and maps; with auth_backend = dovecot:SOCKET, to that socket.
- * Never: give out a hash or a key, or a password but within the response of PLAIN or LOGIN that another server gets; use the network; write a
+ * front, smtpd, smtp, pamd, gssd, gssc and maps; with auth_backend = dovecot:SOCKET, to that socket.
+ * Never: give out a hash or a key, or a password but within the response of PLAIN or LOGIN that another server gets, and to gssc; use the network; write a
  * file. */
 #include "authd.h"
 
@@ -37,6 +37,10 @@ static void peer_gone(struct channel *ch, int reason)
 		integrated_gone(a);
 		return;
 	}
+	if (ch == a->gssc) {
+		outward_gssc_gone(a);
+		return;
+	}
 	if (ch == a->pamd) {
 		pam_gone(a);
 		return;
@@ -55,7 +59,7 @@ static void peer_gone(struct channel *ch, int reason)
 
 static const struct channel_owner owner = {
 	.handlers = {[MSG_auth_begin] = login_on_begin, [MSG_auth_step] = login_on_step, [MSG_auth_end] = login_on_end, [MSG_client_answer] = login_on_client,
-		[MSG_prove_begin] = outward_on_begin, [MSG_prove_step] = outward_on_step, [MSG_prove_end] = outward_on_end, [MSG_pam_answer] = pam_on_answer, [MSG_gss_offer] = integrated_on_offer, [MSG_gss_answer] = integrated_on_answer, [MSG_map_answer] = table_on_answer},
+		[MSG_prove_begin] = outward_on_begin, [MSG_prove_step] = outward_on_step, [MSG_prove_end] = outward_on_end, [MSG_pam_answer] = pam_on_answer, [MSG_gss_offer] = integrated_on_offer, [MSG_gss_answer] = integrated_on_answer, [MSG_gssc_answer] = outward_on_answer, [MSG_map_answer] = table_on_answer},
 	.gone = peer_gone,
 };
 
@@ -82,6 +86,14 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 			integrated_gone(a);
 		channel_close(old);
 		a->gssd = ch;
+		return;
+	}
+	if (role == R_GSSC) {
+		struct channel *old = a->gssc;
+		if (old != NULL)
+			outward_gssc_gone(a);
+		channel_close(old);
+		a->gssc = ch;
 		return;
 	}
 	if (role == R_PAMD) {

@@ -22,6 +22,8 @@ struct outward {
 	Gsasl_session *gsasl;
 	struct buffer challenge;
 	bool begun, queued;
+	uint64_t number;       /* at gssc; 0: the mechanisms are libgsasl's */
+	bool gssc_asked;       /* it is to say something */
 	struct outward *next, *next_turn;
 };
 
@@ -94,11 +96,12 @@ static const char *password_of(const struct outward *o)
 	return NULL;
 }
 
-static const char *user_of(const struct outward *o)
+/* NULL: the domain is gone. */
+static const struct outbound_params *params_of(const struct outward *o)
 {
 	const struct server *s = &o->authd->proc.config.servers[o->server];
 	const struct domain *d = o->domain[0] == '\0' ? NULL : server_domain(s, span_of(o->domain));
-	return o->domain[0] == '\0' ? s->p.out.outbound_user : d == NULL ? "" : d->p.out.outbound_user;
+	return o->domain[0] == '\0' ? &s->p.out : d == NULL ? NULL : &d->p.out;
 }
 
 /* ---- the conversation ---- */
@@ -117,6 +120,8 @@ static void end(struct outward *o)
 		}
 	if (o->gsasl != NULL)
 		gsasl_finish(o->gsasl);
+	if (o->number != 0 && a->gssc != NULL)
+		send_gssc_end(a->gssc, (struct msg_gssc_end){.serial = o->number}, -1);
 	buffer_free(&o->challenge);
 	free(o->domain);
 	free(o->host);
@@ -199,25 +204,42 @@ static uint32_t best_of(uint32_t offered, bool bound)
 	return 0;
 }
 
+/* Kerberos and NTLM are gssc's. */
+static const char *begin_integrated(struct outward *o, uint32_t offered, const char *user, const char *password)
+{
+	struct authd *a = o->authd;
+	offered &= MECHANISM_GSSAPI | MECHANISM_NTLM;
+	if (offered == 0)
+		return "the peer offers neither GSSAPI nor NTLM";
+	if (a->gssc == NULL)
+		return "gssc is not there";
+	o->number = ++a->outward_made;
+	o->gssc_asked = true;
+	send_gssc_begin(a->gssc, (struct msg_gssc_begin){.serial = o->number, .mechanisms = offered, .user = span_of(user), .password = span_of(password), .host = span_of(o->host)}, -1);
+	return NULL;
+}
+
 /* What is wrong, NULL: nothing. */
 static const char *begin(struct outward *o, const struct msg_prove_begin *m)
 {
-	const char *password;
 	o->domain = span_dup(m->domain);
 	o->host = span_dup(m->host);
-	o->mechanism = best_of(m->mechanisms, m->exporter.n > 0 || m->unique.n > 0);
 	if (o->domain == NULL || o->host == NULL)
 		return "not enough memory";
+	const struct outbound_params *p = params_of(o);
+	const char *password = password_of(o), *user = p == NULL ? "" : p->outbound_user;
+	if (password == NULL || user[0] == '\0')
+		return "outbound_password_file holds no password";
+	if (p->outbound_auth == AUTH_INTEGRATED)
+		return begin_integrated(o, m->mechanisms, user, password);
+	o->mechanism = best_of(m->mechanisms, m->exporter.n > 0 || m->unique.n > 0);
 	if (o->mechanism == 0)
 		return "the peer offers no mechanism for a login";
-	password = password_of(o);
-	if (password == NULL || user_of(o)[0] == '\0')
-		return "outbound_password_file holds no password";
 	if (gsasl_client_start(o->authd->gsasl, sasl_word(o->mechanism), &o->gsasl) != GSASL_OK)
 		return "not enough memory";
 	if (o->mechanism == MECHANISM_SCRAM_SHA_256_PLUS) /* without PLUS libgsasl refuses to know them */
 		sasl_bind(o->gsasl, m->exporter, m->unique);
-	bool set = gsasl_property_set(o->gsasl, GSASL_AUTHID, user_of(o)) == GSASL_OK && gsasl_property_set(o->gsasl, GSASL_PASSWORD, password) == GSASL_OK &&
+	bool set = gsasl_property_set(o->gsasl, GSASL_AUTHID, user) == GSASL_OK && gsasl_property_set(o->gsasl, GSASL_PASSWORD, password) == GSASL_OK &&
 		gsasl_property_set(o->gsasl, GSASL_SERVICE, "smtp") == GSASL_OK && gsasl_property_set(o->gsasl, GSASL_HOSTNAME, o->host) == GSASL_OK;
 	return set ? NULL : "not enough memory";
 }
@@ -248,7 +270,7 @@ int outward_on_begin(struct channel *c, struct message *m)
 	const char *fault = begin(o, &said);
 	if (fault != NULL)
 		fail(o, fault);
-	else
+	else if (o->number == 0)
 		take_turn(o);
 	return 0;
 }
@@ -259,6 +281,13 @@ int outward_on_step(struct channel *c, struct message *m)
 	struct outward *o = find(c->program, c, said.serial);
 	if (o == NULL) { /* begun with the authd before this one */
 		send_prove_answer(c, (struct msg_prove_answer){.serial = said.serial, .status = PROVE_FAILED, .text = SPAN_LIT("authd was replaced")}, -1);
+		return 0;
+	}
+	if (o->number != 0) {
+		if (o->gssc_asked)
+			return EBADMSG;
+		o->gssc_asked = true;
+		send_gssc_step(o->authd->gssc, (struct msg_gssc_step){.serial = o->number, .challenge = said.challenge}, -1);
 		return 0;
 	}
 	buffer_put_span(&o->challenge, said.challenge);
@@ -275,6 +304,35 @@ int outward_on_end(struct channel *c, struct message *m)
 	if (o != NULL)
 		end(o);
 	return 0;
+}
+
+int outward_on_answer(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, gssc_answer, got);
+	struct authd *a = c->program;
+	struct outward *o = a->outward;
+	while (o != NULL && o->number != got.serial)
+		o = o->next;
+	if (o == NULL || got.serial == 0) /* its agent has let go of it */
+		return 0;
+	o->gssc_asked = false;
+	if (got.status == PROVE_FAILED)
+		o->number = 0; /* it has ended there */
+	send_prove_answer(o->agent, (struct msg_prove_answer){.serial = o->serial, .status = got.status, .mechanism = got.mechanism, .first = got.first, .text = got.text}, -1);
+	if (got.status == PROVE_FAILED)
+		end(o);
+	return 0;
+}
+
+void outward_gssc_gone(struct authd *a)
+{
+	struct outward *next;
+	a->gssc = NULL;
+	for (struct outward *o = a->outward; o != NULL; o = next) {
+		next = o->next;
+		if (o->number != 0)
+			fail(o, "gssc was replaced");
+	}
 }
 
 void outward_agent_gone(struct authd *a, const struct channel *agent)

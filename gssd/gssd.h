@@ -2,6 +2,7 @@
 #ifndef GSSD_GSSD_H
 #define GSSD_GSSD_H
 
+#include "gss/gss.h"
 #include "ipc/ipc.h"
 #include "log/log.h"
 #include "proc/proc.h"
@@ -39,7 +40,6 @@ struct gssd {
 	char fault[2][300];    /* of the keytab, of NTLM: for the log */
 };
 
-extern const gss_OID_desc ntlm_oid; /* 1.3.6.1.4.1.311.2.2.10 */
 /* keys.c: before the confinement */
 MUST_CHECK int keys_read(struct gssd *g); /* 0 or errno: what can't be used is not offered */
 void keys_check_ntlm(struct gssd *g); /* after it */

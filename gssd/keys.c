@@ -9,23 +9,12 @@
 #include <unistd.h>
 
 #define MEMORY_KEYTAB "MEMORY:posthorn"
-const gss_OID_desc ntlm_oid = {10, "\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a"};
 static const char *const kinds[] = {"auth_keytab_file", "auth_ntlm_file"};
 enum { METHOD_INTEGRATED = 4 }; /* of auth_methods */
 
 static void fault(struct gssd *g, size_t i, const char *path, const char *why)
 {
 	(void)snprintf(g->fault[i], sizeof g->fault[i], "%s = %s: %s", kinds[i], path, why);
-}
-
-/* Before the administrator's: no name is looked up in the DNS. */
-static int set_configuration(const struct gssd *g)
-{
-	const char *own = getenv("KRB5_CONFIG");
-	char list[PATH_MAX];
-	(void)snprintf(list, sizeof list, "krb5.conf:%s", own == NULL ? "/etc/krb5.conf" : own);
-	int error = replace_file_at(g->dir_fd, "krb5.conf", SPAN_LIT("[libdefaults]\n\tdns_canonicalize_hostname = false\n\trdns = false\n\tdns_lookup_kdc = false\n\tdns_lookup_realm = false\n"), 0644);
-	return error != 0 ? error : setenv("KRB5_CONFIG", list, 1) != 0 ? ENOMEM : 0;
 }
 
 /* ---- the keytab ---- */
@@ -98,7 +87,7 @@ static void read_keytab(struct gssd *g)
 static void read_ntlm(struct gssd *g)
 {
 	const char *path = g->proc.config.service.auth_ntlm_file;
-	gss_OID_set_desc set = {1, (gss_OID)(uintptr_t)&ntlm_oid};
+	gss_OID_set_desc set = {1, gss_ntlm_mechanism()};
 	OM_uint32 minor;
 	if (path[0] == '\0')
 		return;
@@ -132,7 +121,9 @@ int keys_read(struct gssd *g)
 	g->authorities = calloc(g->proc.config.servers_n, sizeof *g->authorities);
 	if (g->offers == NULL || g->authorities == NULL || setenv("KRB5RCACHENAME", "file2:replays", 1) != 0)
 		return ENOMEM;
-	int error = set_configuration(g);
+	int error = gss_write_own(g->dir_fd);
+	if (error == 0)
+		error = gss_read_both();
 	if (error != 0)
 		return error;
 	read_keytab(g);

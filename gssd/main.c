@@ -74,30 +74,24 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	offer(g);
 }
 
-/* A directory to read in. */
-static void add(struct path_rule *paths, size_t *n, const char *file)
-{
-	char *copy = strdup(file);
-	paths[*n] = (struct path_rule){.dir_fd = copy == NULL ? -1 : open(dirname(copy), O_PATH | O_DIRECTORY | O_CLOEXEC), .rights = PATH_READ};
-	*n += paths[*n].dir_fd >= 0;
-	free(copy);
-}
-
 /* The configuration of Kerberos, the file of NTLM; its own directory, in which it stands. */
 static int confine(struct gssd *g, const char *krb5, struct complaint *why)
 {
 	const char *ntlm = g->proc.config.service.auth_ntlm_file;
-	struct path_rule paths[4] = {{.dir_fd = g->dir_fd, .rights = PATH_READ | PATH_WRITE}};
+	struct path_rule paths[2 + GSS_DIRS_MOST] = {{.dir_fd = g->dir_fd, .rights = PATH_READ | PATH_WRITE}};
 	struct confinement wanted = rights;
-	size_t n = 1;
-	add(paths, &n, "/etc/krb5.conf");
-	if (krb5 != NULL)
-		add(paths, &n, krb5);
+	int fds[GSS_DIRS_MOST + 1];
+	size_t n = gss_open_dirs(krb5, fds);
 	if (ntlm[0] != '\0') {
-		add(paths, &n, ntlm);
+		char *copy = strdup(ntlm);
+		fds[n] = copy == NULL ? -1 : open(dirname(copy), O_PATH | O_DIRECTORY | O_CLOEXEC);
+		n += fds[n] >= 0;
+		free(copy);
 		wanted.calls |= CALLS_UNIX;
 	}
-	return proc_confine(&g->proc, &wanted, paths, n, NULL, why);
+	for (size_t i = 0; i < n; i++)
+		paths[1 + i] = (struct path_rule){.dir_fd = fds[i], .rights = PATH_READ};
+	return proc_confine(&g->proc, &wanted, paths, 1 + n, NULL, why);
 }
 
 int main(void)

@@ -131,7 +131,7 @@ static void refuse_ntlm(struct talk *t, OM_uint32 minor)
 	OM_uint32 ignored, more = 0;
 	gss_buffer_desc text = GSS_C_EMPTY_BUFFER;
 	char why[100] = "";
-	if (gss_display_status(&ignored, minor, GSS_C_MECH_CODE, (gss_OID)(uintptr_t)&ntlm_oid, &more, &text) == GSS_S_COMPLETE)
+	if (gss_display_status(&ignored, minor, GSS_C_MECH_CODE, gss_ntlm_mechanism(), &more, &text) == GSS_S_COMPLETE)
 		(void)snprintf(why, sizeof why, "NTLM: %.*s", (int)text.length, (const char *)text.value);
 	(void)gss_release_buffer(&ignored, &text);
 	talk_finish(t, INTEGRATED_BAD, why[0] == '\0' ? "NTLM says no" : why);
@@ -268,17 +268,14 @@ static void warm_up_kerberos(struct gssd *g)
 
 static void warm_up_ntlm(struct gssd *g)
 {
-	gss_OID mechanism = (gss_OID)(uintptr_t)&ntlm_oid;
-	gss_OID_set_desc set = {1, mechanism};
-	gss_buffer_desc user = {11, "NOBODY\\warm"}, host = {14, "smtp@localhost"}, word = {4, "word"}, in = GSS_C_EMPTY_BUFFER, out = GSS_C_EMPTY_BUFFER;
-	gss_name_t who = GSS_C_NO_NAME, target = GSS_C_NO_NAME;
+	gss_buffer_desc in = GSS_C_EMPTY_BUFFER, out = GSS_C_EMPTY_BUFFER;
+	gss_name_t target = GSS_C_NO_NAME;
 	gss_cred_id_t cred = GSS_C_NO_CREDENTIAL;
 	gss_ctx_id_t near = GSS_C_NO_CONTEXT, far = GSS_C_NO_CONTEXT;
 	OM_uint32 minor;
-	bool good = gss_import_name(&minor, &user, GSS_C_NT_USER_NAME, &who) == GSS_S_COMPLETE && gss_import_name(&minor, &host, GSS_C_NT_HOSTBASED_SERVICE, &target) == GSS_S_COMPLETE &&
-		gss_acquire_cred_with_password(&minor, who, &word, GSS_C_INDEFINITE, &set, GSS_C_INITIATE, &cred, NULL, NULL) == GSS_S_COMPLETE;
+	bool good = gss_smtp_of("localhost", &target) && gss_ntlm_login(SPAN_LIT("NOBODY\\warm"), SPAN_LIT("word"), &cred, &minor);
 	for (int i = 0; i < 2 && good; i++) {
-		good = !GSS_ERROR(gss_init_sec_context(&minor, cred, &far, target, mechanism, 0, 0, GSS_C_NO_CHANNEL_BINDINGS, &in, NULL, &out, NULL, NULL));
+		good = !GSS_ERROR(gss_init_sec_context(&minor, cred, &far, target, gss_ntlm_mechanism(), 0, 0, GSS_C_NO_CHANNEL_BINDINGS, &in, NULL, &out, NULL, NULL));
 		(void)gss_release_buffer(&minor, &in);
 		good = good && !GSS_ERROR(gss_accept_sec_context(&minor, &near, g->ntlm, &out, GSS_C_NO_CHANNEL_BINDINGS, NULL, NULL, &in, NULL, NULL, NULL));
 		(void)gss_release_buffer(&minor, &out);
@@ -287,7 +284,6 @@ static void warm_up_ntlm(struct gssd *g)
 	(void)gss_delete_sec_context(&minor, &near, GSS_C_NO_BUFFER);
 	(void)gss_delete_sec_context(&minor, &far, GSS_C_NO_BUFFER);
 	(void)gss_release_cred(&minor, &cred);
-	(void)gss_release_name(&minor, &who);
 	(void)gss_release_name(&minor, &target);
 }
 

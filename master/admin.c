@@ -169,15 +169,14 @@ static bool has_child(const struct master *m, enum role role)
 /* Which files these may read, and what is in keytabs, was fixed at their start. */
 static void renew_readers(struct master *m)
 {
-	struct complaint why = {0};
-	if (has_child(m, R_MAPS))
-		replace(m, R_MAPS);
-	else if (config_uses_maps(&m->config) && master_spawn_maps(m, &why) != 0)
-		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("maps")), F("reason", span_of(why.reason)));
-	if (has_child(m, R_GSSD))
-		replace(m, R_GSSD);
-	else if (master_spawn_gssd(m, &why) != 0)
-		LOG(&m->log, process_ended, NO_ID, F("process", SPAN_LIT("gssd")), F("reason", span_of(why.reason)));
+	static const enum role readers[] = {R_MAPS, R_GSSD, R_GSSC};
+	for (size_t i = 0; i < COUNT_OF(readers); i++) {
+		struct complaint why = {0};
+		if (has_child(m, readers[i]))
+			replace(m, readers[i]);
+		else if (master_spawn_wanted(m, readers[i], &why) != 0)
+			LOG(&m->log, process_ended, NO_ID, F("process", span_of(role_name(readers[i]))), F("reason", span_of(why.reason)));
+	}
 }
 
 void master_reload(struct master *m, struct buffer *text, uint32_t *status)

@@ -117,6 +117,9 @@ int master_make_dirs(struct master *m, struct complaint *why)
 	(void)snprintf(path, sizeof path, "%s/gss", p->spool_directory);
 	if (status == 0)
 		status = make_dir(m, path, "gss", NULL, 0700, why);
+	(void)snprintf(path, sizeof path, "%s/gssc", p->spool_directory);
+	if (status == 0)
+		status = make_dir(m, path, "gssc", NULL, 0700, why);
 	if (status == 0)
 		status = make_dir(m, p->log_directory, "log", NULL, 0755, why);
 	for (size_t i = 0; i < m->config.servers_n && status == 0; i++) {

@@ -110,6 +110,10 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 		(void)snprintf(paths[0], 1200, "%s/gss", m->config.service.spool_directory);
 		give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "gss");
 		break;
+	case R_GSSC:
+		(void)snprintf(paths[0], 1200, "%s/gssc", m->config.service.spool_directory);
+		give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "gssc");
+		break;
 	case R_STS:
 		(void)snprintf(paths[0], 1200, "%s/sts", m->config.service.spool_directory);
 		give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "sts");

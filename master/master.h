@@ -63,8 +63,7 @@ int master_open_dir(struct master *m, const char *path);
 int master_listen(struct master *m, struct complaint *why);
 /* spawn.c */
 int master_spawn_all(struct master *m, struct complaint *why);
-int master_spawn_maps(struct master *m, struct complaint *why);  /* unless it is there */
-int master_spawn_gssd(struct master *m, struct complaint *why);  /* if it is needed, unless it is there */
+int master_spawn_wanted(struct master *m, enum role role, struct complaint *why); /* maps, gssd, gssc: if the configuration needs it, unless it is there */
 int master_spawn_local(struct master *m, struct complaint *why); /* unless they are there */
 void master_child_ended(struct master *m, pid_t pid, int status);
 extern const struct channel_owner master_child_owner;

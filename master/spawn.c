@@ -203,20 +203,13 @@ int master_spawn_local(struct master *m, struct complaint *why)
 	return error;
 }
 
-int master_spawn_gssd(struct master *m, struct complaint *why)
+int master_spawn_wanted(struct master *m, enum role role, struct complaint *why)
 {
-	for (const struct child *c = m->children; c != NULL; c = c->next)
-		if (c->role == R_GSSD)
-			return 0;
-	return config_uses_gss(&m->config) ? add_child(m, R_GSSD, NO_SERVER, why) : 0;
-}
-
-int master_spawn_maps(struct master *m, struct complaint *why)
-{
-	for (const struct child *c = m->children; c != NULL; c = c->next)
-		if (c->role == R_MAPS)
-			return 0;
-	return add_child(m, R_MAPS, NO_SERVER, why);
+	const struct config *c = &m->config;
+	bool wanted = role == R_MAPS ? config_uses_maps(c) : role == R_GSSD ? config_uses_gss(c) : role == R_GSSC ? config_logs_in_integrated(c) : false;
+	for (const struct child *old = m->children; old != NULL; old = old->next)
+		wanted = wanted && old->role != role;
+	return wanted ? add_child(m, role, NO_SERVER, why) : 0;
 }
 
 static int add_queue(struct master *m, uint32_t server, struct complaint *why)
@@ -238,12 +231,14 @@ int master_spawn_all(struct master *m, struct complaint *why)
 	int error = m->sessions == NULL || m->queued == NULL ? ENOMEM : 0;
 	for (size_t i = 0; i < COUNT_OF(shared) && error == 0; i++)
 		error = add_child(m, shared[i], NO_SERVER, why);
-	if (error == 0 && config_uses_maps(&m->config))
-		error = master_spawn_maps(m, why);
+	if (error == 0)
+		error = master_spawn_wanted(m, R_MAPS, why);
 	if (error == 0 && config_uses_pam(&m->config))
 		error = add_child(m, R_PAMD, NO_SERVER, why);
 	if (error == 0)
-		error = master_spawn_gssd(m, why);
+		error = master_spawn_wanted(m, R_GSSD, why);
+	if (error == 0)
+		error = master_spawn_wanted(m, R_GSSC, why);
 	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
 		error = add_queue(m, i, why);
 	if (error == 0 && config_runs_deliveries(&m->config))

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 /* Who ends when: what brings mail in first, the log last. */
-static const unsigned stages[] = {R_FRONT, R_SMTPD | R_PICKUP, R_SMTP | R_DROP | R_LOCAL | R_BOUNCE, R_QMGR | R_CLEANUP | R_CONTROL | R_RESOLVER | R_STS | R_DELIVER | R_MAPS | R_AUTHD | R_KEYD | R_PAMD | R_GSSD, R_MOVER, R_LOGD};
+static const unsigned stages[] = {R_FRONT, R_SMTPD | R_PICKUP, R_SMTP | R_DROP | R_LOCAL | R_BOUNCE, R_QMGR | R_CLEANUP | R_CONTROL | R_RESOLVER | R_STS | R_DELIVER | R_MAPS | R_AUTHD | R_KEYD | R_PAMD | R_GSSD | R_GSSC, R_MOVER, R_LOGD};
 enum { BEAT_PERIOD_MS = 5000, BEAT_LIMIT_MS = 20000, STAGE_EXTRA_S = 5 };
 
 static uint32_t grace_ms(const struct master *m)

@@ -119,12 +119,21 @@ static void refuse(struct channel *ch, uint64_t serial, const char *reason)
 	send_dns_answer(ch, (struct msg_dns_answer){.serial = serial, .status = DNS_TEMPFAIL, .ttl_s = 1, .records = {"", 0}, .reason = span_of(reason)}, -1);
 }
 
+static bool is_known(enum dns_kind kind)
+{
+	static const enum dns_kind known[] = {DNS_MX, DNS_A, DNS_AAAA, DNS_PTR, DNS_TLSA, DNS_TXT, DNS_SRV};
+	for (size_t i = 0; i < COUNT_OF(known); i++)
+		if (known[i] == kind)
+			return true;
+	return false;
+}
+
 int resolver_on_query(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, dns_query, query);
 	struct resolver *r = ch->program;
 	enum dns_kind kind = (enum dns_kind)query.kind;
-	if ((kind != DNS_MX && kind != DNS_A && kind != DNS_AAAA && kind != DNS_PTR && kind != DNS_TLSA && kind != DNS_TXT) || query.name.n == 0 || query.name.n > 253)
+	if (!is_known(kind) || query.name.n == 0 || query.name.n > 253)
 		return EBADMSG;
 	struct question *q = *bucket_of(r, kind, query.name);
 	while (q != NULL && (q->kind != kind || !span_case_is(query.name, q->name) || q->answered))

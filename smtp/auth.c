@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { AUTH_LINE_MOST = 512, MECHANISMS_OF_DOMAIN = MECHANISM_GSSAPI | MECHANISM_NTLM };
 static const struct { uint32_t bit; const char *word; } mechanisms[] = {
 #define MECHANISM(name, bit, word) {1u << (bit), word},
 	MECHANISMS(MECHANISM)
@@ -17,7 +18,7 @@ void auth_take_extension(struct conn *c, struct span words)
 {
 	for (struct span word; (word = span_word(&words, " ")).n > 0;)
 		for (size_t i = 0; i < COUNT_OF(mechanisms); i++)
-			if (span_case_is(word, mechanisms[i].word) && (mechanisms[i].bit & MECHANISMS_BASIC) != 0)
+			if (span_case_is(word, mechanisms[i].word) && (mechanisms[i].bit & (MECHANISMS_BASIC | MECHANISMS_OF_DOMAIN)) != 0)
 				c->mechanisms |= mechanisms[i].bit;
 }
 
@@ -59,6 +60,9 @@ static void forget(struct conn *c)
 		p = &(*p)->next;
 	*p = l->next;
 	c->login = NULL;
+	if (l->held.n > 0)
+		explicit_bzero(l->held.at, l->held.n);
+	buffer_free(&l->held);
 	free(l);
 }
 
@@ -87,11 +91,12 @@ void auth_begin(struct conn *c)
 	struct buffer exporter, unique;
 	enum credentials which = credentials_of(c);
 	struct agent *a = c->agent;
+	uint32_t offered = c->mechanisms & (out_of(c, which)->outbound_auth == AUTH_INTEGRATED ? (uint32_t)MECHANISMS_OF_DOMAIN : (uint32_t)MECHANISMS_BASIC);
 	if (c->ssl == NULL && out_of(c, which)->outbound_auth_cleartext == 0) {
 		put_off(c, 0, SPAN_LIT("4.7.11"), "the connection has no TLS, and outbound_auth_cleartext = no");
 		return;
 	}
-	if (c->mechanisms == 0) {
+	if (offered == 0) {
 		put_off(c, 0, SPAN_LIT("4.7.0"), "the peer offers no mechanism for a login");
 		return;
 	}
@@ -102,13 +107,14 @@ void auth_begin(struct conn *c)
 	}
 	*l = (struct login){.conn = c, .serial = ++a->serial, .asks = true, .next = a->logins};
 	a->logins = c->login = l;
+	buffer_init(&l->held, 2 * LOGIN_RESPONSE);
 	buffer_init(&exporter, 200);
 	buffer_init(&unique, 200);
 	if (c->ssl != NULL)
 		tls_put_bindings(c->ssl, &exporter, &unique);
 	conn_state(c, CONN_AUTH, hop_out(c->hop)->outbound_command_timeout);
 	send_prove_begin(a->authd, (struct msg_prove_begin){.serial = l->serial, .server = c->hop->server,
-		.domain = span_of(which == CREDENTIALS_OF_DOMAIN ? c->hop->domain : ""), .mechanisms = c->mechanisms, .host = span_of(c->target.name),
+		.domain = span_of(which == CREDENTIALS_OF_DOMAIN ? c->hop->domain : ""), .mechanisms = offered, .host = span_of(c->target.name),
 		.exporter = buffer_span(&exporter), .unique = buffer_span(&unique)}, -1);
 	buffer_free(&exporter);
 	buffer_free(&unique);
@@ -124,17 +130,34 @@ static bool put_base64(struct buffer *b, struct span bytes)
 	return true;
 }
 
+static const char *word_of(uint32_t mechanism)
+{
+	for (size_t i = 0; i < COUNT_OF(mechanisms); i++)
+		if (mechanism == mechanisms[i].bit)
+			return mechanisms[i].word;
+	return "";
+}
+
+/* AUTH is a command, and no longer than those are (RFC 4954 4): then the first response goes in a line of its own. */
+static void say_auth(struct conn *c, const struct msg_prove_answer *got, struct buffer **to)
+{
+	const char *word = word_of(got->mechanism);
+	bool fits = sizeof "AUTH  \r\n" - 1 + strlen(word) + (got->text.n + 2) / 3 * 4 <= AUTH_LINE_MOST;
+	buffer_printf(&c->out, "AUTH %s", word);
+	if (fits)
+		buffer_puts(&c->out, got->first == 0 ? "" : got->text.n > 0 ? " " : " =");
+	else
+		*to = &c->login->held;
+}
+
 static void say_response(struct conn *c, const struct msg_prove_answer *got)
 {
 	struct login *l = c->login;
-	if (!l->begun) {
-		for (size_t i = 0; i < COUNT_OF(mechanisms); i++)
-			if (got->mechanism == mechanisms[i].bit)
-				buffer_printf(&c->out, "AUTH %s", mechanisms[i].word);
-		buffer_puts(&c->out, got->first == 0 ? "" : got->text.n > 0 ? " " : " =");
-	}
+	struct buffer *to = &c->out;
+	if (!l->begun)
+		say_auth(c, got, &to);
 	l->begun = true;
-	if (!put_base64(&c->out, got->text)) {
+	if (!put_base64(to, got->text)) {
 		dialog_broken(c, "not enough memory");
 		return;
 	}
@@ -191,6 +214,17 @@ static bool decode(struct span text, struct buffer *out)
 	return n >= 0;
 }
 
+static void say_held(struct conn *c)
+{
+	struct buffer *held = &c->login->held;
+	buffer_put_span(&c->out, buffer_span(held));
+	buffer_puts(&c->out, "\r\n");
+	explicit_bzero(held->at, held->n);
+	buffer_clear(held);
+	conn_arm(c, hop_out(c->hop)->outbound_command_timeout);
+	conn_flush(c);
+}
+
 static void take_challenge(struct conn *c)
 {
 	struct buffer bytes;
@@ -202,6 +236,8 @@ static void take_challenge(struct conn *c)
 	}
 	if (c->agent->authd == NULL || c->login->ended) {
 		put_off(c, 0, SPAN_LIT("4.3.0"), "authd was replaced");
+	} else if (c->login->held.n > 0) {
+		say_held(c);
 	} else {
 		c->login->asks = true;
 		send_prove_step(c->agent->authd, (struct msg_prove_step){.serial = c->login->serial, .challenge = buffer_span(&bytes)}, -1);

@@ -109,6 +109,7 @@ struct login {
 	struct conn *conn;
 	uint64_t serial;
 	bool asks;               /* authd is to say something; else it is the peer's turn */
+	struct buffer held;      /* a first response too long for the line of AUTH: sent when the peer asks for it */
 	bool begun, done, ended; /* done: nothing is left but the peer's yes; ended: authd knows it no more */
 	struct login *next;
 };

@@ -15,6 +15,11 @@ bool dns_take_mx(struct span *rest, struct dns_mx *out)
 	return take_u32(rest, &out->preference) && take_lspan(rest, &out->host);
 }
 
+bool dns_take_srv(struct span *rest, struct dns_srv *out)
+{
+	return take_u32(rest, &out->priority) && take_u32(rest, &out->weight) && take_u32(rest, &out->port) && take_lspan(rest, &out->host);
+}
+
 bool dns_take_tlsa(struct span *rest, struct dns_tlsa *out)
 {
 	struct span raw;
@@ -106,6 +111,14 @@ static int take_record(struct span p, size_t at, size_t length, enum dns_kind ki
 		if (length < 3 || read_name(p, at + 2, name, &n) != 0)
 			return EBADMSG;
 		dns_put_mx(records, &(struct dns_mx){.preference = u16_at(p, at), .host = {name, n}});
+		return 0;
+	}
+	if (kind == DNS_SRV) {
+		if (length < 7 || read_name(p, at + 6, name, &n) != 0)
+			return EBADMSG;
+		for (size_t i = 0; i < 6; i += 2)
+			buffer_put_u32(records, u16_at(p, at + i));
+		buffer_put_lspan(records, (struct span){name, n});
 		return 0;
 	}
 	if (kind == DNS_TLSA) {

@@ -461,6 +461,17 @@ bool config_uses_gss(const struct config *c)
 	return any;
 }
 
+bool config_logs_in_integrated(const struct config *c)
+{
+	bool any = false;
+	for (size_t i = 0; i < c->servers_n; i++) {
+		any = any || c->servers[i].p.out.outbound_auth == AUTH_INTEGRATED;
+		for (size_t k = 0; k < c->servers[i].domains_n; k++)
+			any = any || c->servers[i].domains[k].p.out.outbound_auth == AUTH_INTEGRATED;
+	}
+	return any;
+}
+
 bool config_reports_tls(const struct config *c)
 {
 	bool any = false;

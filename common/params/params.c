@@ -242,6 +242,8 @@ static const char *text_fault(enum param_kind kind, struct span text)
 		return files_are_valid(text) ? NULL : "write absolute paths, with blanks between several";
 	case KIND_PAIRS:
 		return pairs_are_valid(text) ? NULL : "write NAME=/CERTIFICATE:/KEY, with blanks between several";
+	case KIND_RESOLVERS:
+		return resolvers_are_valid(text) ? NULL : "write ADDR or ADDR@PORT, with blanks between several";
 	case KIND_ADDRESS:
 		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:
@@ -285,7 +287,7 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 		break;
 	case KIND_TEXT: case KIND_PATH: case KIND_HOSTNAME: case KIND_LISTEN:
 	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: case KIND_MAPS: case KIND_NETWORKS: case KIND_RATE:
-	case KIND_FILES: case KIND_PAIRS: {
+	case KIND_FILES: case KIND_PAIRS: case KIND_RESOLVERS: {
 		bool unset = (row->kind == KIND_NAMES || row->kind == KIND_LISTEN) && s.n == 0 && row->standard[0] == '\0';
 		const char *fault = unset ? NULL : text_fault(row->kind, s);
 		if (fault != NULL) {

@@ -13,11 +13,11 @@ enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
 /* TIME_LIMIT: a time that may be "unlimited". */
 enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORDS, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
 	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY, KIND_MAPS,
-	KIND_NETWORKS, KIND_RATE, KIND_FILES, KIND_PAIRS };
+	KIND_NETWORKS, KIND_RATE, KIND_FILES, KIND_PAIRS, KIND_RESOLVERS };
 
 typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORDS, param_WORD;
 typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY, *param_MAPS,
-	*param_NETWORKS, *param_RATE, *param_FILES, *param_PAIRS;
+	*param_NETWORKS, *param_RATE, *param_FILES, *param_PAIRS, *param_RESOLVERS;
 
 /* The rows of one scope become the fields of one struct. */
 #define PARAM(scope, kind, name, ...) scope(kind, name)
@@ -84,7 +84,7 @@ enum { OUT_TLS_OPPORTUNISTIC, OUT_TLS_NONE, OUT_TLS_REQUIRE, OUT_TLS_VERIFY, OUT
 enum { DANE_YES, DANE_NO };                /* of outbound_dane */
 enum { STS_YES, STS_NO };                  /* of outbound_mta_sts */
 enum { TLS_REPORT_NO, TLS_REPORT_YES };
-enum { AUTH_ANONYMOUS, AUTH_BASIC };      /* of outbound_auth */
+enum { AUTH_ANONYMOUS, AUTH_BASIC, AUTH_INTEGRATED }; /* of outbound_auth */
 enum { AUTH_TO_SMART_HOST, AUTH_TO_ALL }; /* of outbound_auth_to */
 enum { TLS_OPPORTUNISTIC, TLS_NONE, TLS_REQUIRE, TLS_REQUIRE_AUTH }; /* of the parameter tls */
 
@@ -215,6 +215,7 @@ struct rate {
 	int64_t n, seconds;
 };
 MUST_CHECK int rate_parse(struct span text, struct rate *out); /* 0 or EINVAL */
+bool resolvers_are_valid(struct span text); /* ADDR or ADDR@PORT, several with blanks or commas */
 /* "[192.0.2.1]", "[IPv6:2001:db8::1]", with or without brackets and "IPv6:". */
 MUST_CHECK int literal_to_sockaddr(struct span literal, uint16_t port, struct sockaddr_storage *out, socklen_t *n);
 bool name_looks_like_address(struct span name); /* its last label is a number */
@@ -258,6 +259,7 @@ struct maps_place {
 };
 int config_each_maps(const struct config *c, int (*take)(void *context, const struct maps_place *place), void *context);
 bool config_uses_gss(const struct config *c); /* has any server integrated logins, and are there keys for them?  Or logins by certificates? */
+bool config_logs_in_integrated(const struct config *c); /* at other servers: gssc is needed */
 bool config_reports_tls(const struct config *c); /* has any server tls_report = yes? */
 bool config_uses_pam(const struct config *c); /* has any server auth_backend = pam? */
 /* The file that is read for a "TYPE:FILE", "" where there is none. */

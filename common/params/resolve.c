@@ -191,14 +191,14 @@ static const char *credentials_fault(const struct outbound_params *p, const stru
 {
 	bool complete = p->outbound_user[0] != '\0' && words_in(p->outbound_password_file) == 1;
 	if (d == NULL)
-		return p->outbound_auth == AUTH_BASIC && !complete ? "outbound_auth = basic needs outbound_user and one outbound_password_file" : NULL;
+		return p->outbound_auth != AUTH_ANONYMOUS && !complete ? "outbound_auth = basic or integrated needs outbound_user and one outbound_password_file" : NULL;
 	if (!sets(own, "outbound_auth"))
 		return sets(own, "outbound_user") || sets(own, "outbound_password_file") ? "outbound_user and outbound_password_file need an outbound_auth of the domain's own" : NULL;
 	if (p->outbound_auth == AUTH_ANONYMOUS)
 		return NULL;
 	if (d->p.type != DOMAIN_REMOTE || d->p.route[0] == '\0')
-		return "outbound_auth = basic needs type = remote and a route: the login goes to that only";
-	return complete && sets(own, "outbound_user") && sets(own, "outbound_password_file") ? NULL : "outbound_auth = basic needs an outbound_user and an outbound_password_file of the domain's own";
+		return "outbound_auth = basic or integrated needs type = remote and a route: the login goes to that only";
+	return complete && sets(own, "outbound_user") && sets(own, "outbound_password_file") ? NULL : "outbound_auth = basic or integrated needs an outbound_user and an outbound_password_file of the domain's own";
 }
 
 static bool backend_is_valid(const char *text)

@@ -196,6 +196,20 @@ int delivery_parse(struct span text, struct delivery *out)
 	return argument.n > 0 && (out->kind == DELIVERY_PIPE || lmtp_is_valid(argument)) ? 0 : EINVAL;
 }
 
+bool resolvers_are_valid(struct span text)
+{
+	for (struct span word; (word = span_word(&text, " \t,")).n > 0;) {
+		struct sockaddr_storage sa;
+		socklen_t n;
+		uint64_t port = 0;
+		struct span host = span_until(&word, '@');
+		bool has_port = word.at != host.at + host.n;
+		if (!set_address(host, 0, &sa, &n) || (has_port && (parse_u64(word, UINT16_MAX, &port) != 0 || port == 0)))
+			return false;
+	}
+	return true;
+}
+
 /* No top-level domain is a number (RFC 3696 2): a name that ends so is a slip in an address. */
 bool name_looks_like_address(struct span name)
 {

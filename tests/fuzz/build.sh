@@ -14,7 +14,7 @@ for lib in base smtp message params dns sts queuefile lookup route; do
         ! stale "$o" "$f" || clang $flags -c "$f" -o "$o"
     done
 done
-for f in common/ipc/messages.c pickup/draft.c common/map/alias.c common/map/text.c; do
+for f in common/ipc/messages.c common/gss/challenge.c pickup/draft.c common/map/alias.c common/map/text.c; do
     o=$out/common_$(basename "$f").o
     ! stale "$o" "$f" || clang $flags -c "$f" -o "$o"
 done

@@ -29,5 +29,6 @@ rewrite common/message/rewrite.c:put*,take*,address_at,from,kind_of,rewrite*
 alias common/map/alias.c common/map/text.c
 proxy common/smtp/proxy.c
 sts common/sts/policy.c common/sts/tlsrpt.c:tlsrpt_parse_record,tlsrpt_next,take_scheme,is_plain,is_host
+ntlm common/gss/challenge.c
 END
 [ "$bad" = 0 ]

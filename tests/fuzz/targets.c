@@ -1,6 +1,7 @@
 /* One function per parser of outside bytes; the build makes a program of each (-DTARGET=name). */
 #include "map/map.h"
 #include "dns/dns.h"
+#include "gss/gss.h"
 #include "ipc/ipc.h"
 #include "message/message.h"
 #include "params/params.h"
@@ -233,6 +234,8 @@ static void fuzz_dns(struct span s)
 	(void)!dns_parse_answer(s, DNS_TLSA, &b, &n, &rcode, NULL);
 	buffer_clear(&b);
 	(void)!dns_parse_answer(s, DNS_TXT, &b, &n, &rcode, NULL);
+	buffer_clear(&b);
+	(void)!dns_parse_answer(s, DNS_SRV, &b, &n, &rcode, NULL);
 	buffer_free(&b);
 }
 
@@ -385,6 +388,11 @@ static void fuzz_alias(struct span s)
 	}
 }
 
+static void fuzz_ntlm(struct span s)
+{
+	(void)gss_ntlm_challenge_is_sound(s);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
@@ -395,7 +403,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	memcpy(copy, bytes, n);
 	TARGET((struct span){copy, n});
 	free(copy);
-	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite, fuzz_alias, fuzz_proxy, fuzz_sts};
+	static void (*const unused[])(struct span) = {fuzz_command, fuzz_address, fuzz_reply, fuzz_data, fuzz_header, fuzz_ipc, fuzz_record, fuzz_config, fuzz_dns, fuzz_journal, fuzz_pickup, fuzz_convert, fuzz_rewrite, fuzz_alias, fuzz_proxy, fuzz_sts, fuzz_ntlm};
 	(void)unused;
 	return 0;
 }

@@ -366,7 +366,7 @@ static void run_authd(struct replay *r, struct span args)
 		send_prove_answer(side.authd, answer, -1);
 	} else {
 		struct span how = span_word(&args, " ");
-		if (parse_u64(span_word(&args, " "), 15, &bit) != 0)
+		if (parse_u64(span_word(&args, " "), MECHANISM_NTLM, &bit) != 0)
 			replay_fail(r, "which mechanism?");
 		replay_quoted(r, span_trim(args), &b);
 		answer.mechanism = (uint32_t)bit;

@@ -12,7 +12,7 @@ from horn import TMP, wait_for
 class DovecotAuth:
     """users: name to password; socket: where its auth protocol is spoken."""
 
-    def __init__(self, users, mechanisms="plain login scram-sha-256"):
+    def __init__(self, users, mechanisms="plain login scram-sha-256", more=""):
         if not shutil.which("dovecot"):
             raise AssertionError("this test needs Dovecot, as make setup check brings it")
         self.dir = d = pathlib.Path(tempfile.mkdtemp(prefix="sasl-", dir=TMP))
@@ -25,6 +25,7 @@ protocols =
 ssl = no
 auth_mechanisms = {mechanisms}
 auth_failure_delay = 0
+{more}
 passdb {{
   driver = passwd-file
   args = {d}/users

@@ -15,7 +15,7 @@ from inject import AT_FDCWD, Inside, Killed
 
 O_DIRECTORY, O_CREAT, O_WRONLY = os.O_DIRECTORY, os.O_CREAT, os.O_WRONLY
 MAINS = {"front": "smtpd/front", "smtpd": "smtpd/worker", **{r: r for r in
-         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd keyd sts gssd".split()}}
+         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd keyd sts gssd gssc".split()}}
 
 
 def rights():
@@ -90,6 +90,7 @@ class Confinement(unittest.TestCase):
         users.write_text("")
         with (cls.horn.dir / "posthorn.conf").open("a") as f:
             f.write(f"auth_ntlm_file = {users}\n")
+        cls.horn.conf("domain", "add", "login.test", "type=remote", "route=[192.0.2.1]", "outbound_auth=integrated", "outbound_user=us", f"outbound_password_file={users}")
         cls.horn.start()
 
     @classmethod
@@ -111,7 +112,7 @@ class Confinement(unittest.TestCase):
     def own_dir(self, role):
         spool = self.horn.server_dir
         return {"cleanup": spool / "Queue" / "journal", "mover": spool / "Queue", "qmgr": spool / "Queue", "drop": spool / "Drop",
-                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers", "sts": self.horn.dir / "spool/sts", "gssd": self.horn.dir / "spool/gss"}.get(role, self.horn.root / "open")
+                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers", "sts": self.horn.dir / "spool/sts", "gssd": self.horn.dir / "spool/gss", "gssc": self.horn.dir / "spool/gssc"}.get(role, self.horn.root / "open")
 
     def descriptor(self, pid, path):
         for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
@@ -208,7 +209,7 @@ class Confinement(unittest.TestCase):
                  "drop": queue / "wait", "pickup": pathlib.Path("/etc")}
         for role in MAINS:
             with self.subTest(role=role, act="read a file of the system's"):
-                act = ("openat", AT_FDCWD, b"/usr/bin/true" if role in ("maps", "gssd") else b"/etc/passwd", 0)
+                act = ("openat", AT_FDCWD, b"/usr/bin/true" if role in ("maps", "gssd", "gssc") else b"/etc/passwd", 0)
                 self.assertEqual(self.try_in(role, act), "EACCES")
                 self.assertEqual(self.outside(role, act), "done")
             with self.subTest(role=role, act="create in /tmp"):
@@ -233,7 +234,7 @@ class Confinement(unittest.TestCase):
                 p.call("close", fd)
             return errno.errorcode[-result]
 
-        for role in ("smtp", "resolver", "sts"):
+        for role in ("smtp", "resolver", "sts", "gssc"):
             with self.subTest(role=role):
                 self.assertEqual(connect(self.pid_of(role), self.closed_port), "EACCES")
                 bystander = Bystander(self.users(role), "/")
@@ -243,6 +244,7 @@ class Confinement(unittest.TestCase):
                     bystander.close()
         self.assertEqual(connect(self.pid_of("smtp"), self.port), "ECONNREFUSED")
         self.assertEqual(connect(self.pid_of("resolver"), 53), "ECONNREFUSED")
+        self.assertEqual(connect(self.pid_of("gssc"), 88), "ECONNREFUSED")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,6 @@ START_TEST(a_cut_or_looping_answer_is_refused)
 }
 END_TEST
 
-/* The same with a PTR record, as the name servers of an address give it. */
 /* RFC 1035 3.3.14: the strings of a TXT record mean one text. */
 START_TEST(a_text_is_its_strings_joined)
 {
@@ -60,6 +59,27 @@ START_TEST(a_text_is_its_strings_joined)
 }
 END_TEST
 
+/* RFC 2782 */
+START_TEST(an_srv_answer_is_read)
+{
+	static const char text[] = "\0\1\x81\x80\0\1\0\1\0\0\0\0\1a\1b\0\0\x21\0\1\xc0\x0c\0\x21\0\1\0\0\0\x3c\0\x0a\0\1\0\2\1\xf4\1m\xc0\x0e";
+	struct buffer b;
+	struct dns_srv srv;
+	size_t n;
+	unsigned rcode;
+	buffer_init(&b, 1000);
+	ck_assert_int_eq(dns_parse_answer((struct span){text, sizeof text - 1}, DNS_SRV, &b, &n, &rcode, NULL), 0);
+	struct span rest = buffer_span(&b);
+	ck_assert(dns_take_srv(&rest, &srv) && srv.priority == 1 && srv.weight == 2 && srv.port == 500 && span_is(srv.host, "m.b") && rest.n == 0);
+	char brief[sizeof text];
+	memcpy(brief, text, sizeof text);
+	brief[sizeof text - 12] = 6; /* no room for a host */
+	ck_assert_int_eq(dns_parse_answer((struct span){brief, sizeof text - 5}, DNS_SRV, &b, &n, &rcode, NULL), EBADMSG);
+	buffer_free(&b);
+}
+END_TEST
+
+/* As the name servers of an address give it. */
 START_TEST(a_ptr_answer_is_a_name)
 {
 	struct buffer b;
@@ -92,6 +112,7 @@ Suite *suite_dns(void)
 	tcase_add_test(t, an_mx_answer_is_read_through_its_pointers);
 	tcase_add_test(t, a_cut_or_looping_answer_is_refused);
 	tcase_add_test(t, a_text_is_its_strings_joined);
+	tcase_add_test(t, an_srv_answer_is_read);
 	tcase_add_test(t, a_ptr_answer_is_a_name);
 	suite_add_tcase(s, t);
 	return s;

@@ -12,6 +12,7 @@ int main(void)
 	srunner_add_suite(r, suite_schedule());
 	srunner_add_suite(r, suite_ipc());
 	srunner_add_suite(r, suite_dns());
+	srunner_add_suite(r, suite_gss());
 	srunner_add_suite(r, suite_sts());
 	srunner_add_suite(r, suite_lookup());
 	srunner_add_suite(r, suite_map());

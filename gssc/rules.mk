@@ -1,0 +1,3 @@
+PROGRAMS += gssc
+SRC_gssc := $(wildcard gssc/*.c)
+LIBS_gssc := -lgsasl -lgssapi_krb5 -lkrb5 -lssl -lcrypto
