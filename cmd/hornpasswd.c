@@ -182,6 +182,22 @@ static int list(struct request *r)
 	return status;
 }
 
+/* As at a login: a name without @ gets auth_default_domain.  One that is in the file as it was said stays that, to be checked and removed. */
+static int settle_name(struct request *r)
+{
+	const char *domain = config_server(&r->cli.config, span_of(r->server))->p.auth_default_domain;
+	bool is_there = passwd_find(&r->users, span_of(r->name)) != NULL && strcmp(r->act, "add") != 0;
+	char whole[2 * sizeof r->name];
+	if (domain[0] == '\0' || strchr(r->name, '@') != NULL || is_there)
+		return 0;
+	int n = snprintf(whole, sizeof whole, "%s@%s", r->name, domain);
+	if (n < 0 || (size_t)n >= sizeof r->name)
+		return cli_fail(&r->cli, EX_USAGE, "'%s': with auth_default_domain = %s this name is longer than %d characters", r->name, domain, PASSWD_NAME_MOST);
+	memcpy(r->name, whole, (size_t)n + 1);
+	passwd_fold(r->name, strlen(r->name));
+	return 0;
+}
+
 static int open_server(struct request *r)
 {
 	int status = cli_load(&r->cli);
@@ -215,6 +231,8 @@ static int run(struct request *r, char **args, int n)
 			(void)snprintf(r->name, sizeof r->name, "%s", args[1]);
 		passwd_fold(r->name, strlen(r->name));
 		int status = open_server(r);
+		if (status == 0)
+			status = settle_name(r);
 		return status != 0 ? status : acts[i].run(r);
 	}
 	return cli_fail(&r->cli, EX_USAGE, "usage: %s", usage);

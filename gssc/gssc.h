@@ -16,12 +16,12 @@
 
 enum { TALKS_MOST = 4000, ACCOUNTS_MOST = 200, ACCOUNT_KEY = 32, REALM_MOST = 255 };
 
-/* Tickets of a name with a password, kept from login to login. */
+/* The ticket of tickets of a name with a password, kept from login to login.  Those of services are not: a service that has got another
+ * key would refuse, and mail would be returned for it. */
 struct account {
 	unsigned char key[ACCOUNT_KEY]; /* of both */
 	krb5_ccache tickets;
-	char name[300];              /* of the ccache, for GSS */
-	int64_t until_s;             /* the ticket of tickets' end; 0: there is none */
+	int64_t until_s;             /* its end; 0: there is none */
 	unsigned users;
 	struct account *next;        /* the next one was used before */
 };
@@ -41,6 +41,8 @@ struct talk {
 	krb5_tkt_creds_context tgs;
 	struct kdc *kdc;             /* is asked */
 	struct account *account;
+	bool fresh;                  /* the account's ticket is of this login */
+	krb5_ccache ticket;          /* of the service, for GSS */
 	Gsasl_session *sasl;
 	/* NTLM */
 	gss_cred_id_t cred;
@@ -59,9 +61,11 @@ struct gssc {
 	int dir_fd;                  /* spool_directory/gssc, in which it stands */
 	unsigned char secret[ACCOUNT_KEY]; /* of the accounts' keys */
 	struct account *accounts;    /* the one used last comes first */
-	uint64_t accounts_made, serial;
+	uint64_t serial;
 	struct talk *talks;
 	size_t talks_n;
+	unsigned ntlm_n;       /* logins by NTLM so far */
+	bool leaving;
 };
 
 /* talk.c */
@@ -78,7 +82,7 @@ MUST_CHECK int kerberos_setup(struct gssc *g); /* before the confinement; 0 or e
 bool kerberos_begin(struct talk *t);           /* false: the name is of no realm.  May end t */
 void kerberos_take(struct talk *t, struct span reply); /* a KDC's.  May end t */
 void kerberos_end(struct talk *t);             /* lets go of all but the tickets */
-void kerberos_choose(const struct talk *t);    /* whose tickets GSS takes */
+void kerberos_choose(const struct talk *t);    /* whose ticket GSS takes */
 /* kdc.c */
 bool kdc_ask(struct talk *t, struct span realm, struct span request); /* false: no memory */
 void kdc_end(struct talk *t);

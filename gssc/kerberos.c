@@ -1,4 +1,4 @@
-/* Tickets: a ticket of a realm's tickets for a name and its password, and with it one for smtp/HOST.  The library makes the requests and
+/* Tickets: a realm's ticket of tickets for a name and its password, and with it one for smtp/HOST.  The library makes the requests and
  * reads the replies; kdc.c carries them.  GSS finds the ticket in memory, and has a krb5.conf that knows no KDC: it asks nobody. */
 #include "gssc.h"
 
@@ -58,8 +58,7 @@ static struct account *account_make(struct gssc *g, const unsigned char key[ACCO
 		return NULL;
 	make_room(g);
 	memcpy(a->key, key, ACCOUNT_KEY);
-	(void)snprintf(a->name, sizeof a->name, "MEMORY:%llu", (unsigned long long)++g->accounts_made);
-	if (krb5_cc_resolve(g->krb5, a->name, &a->tickets) == 0)
+	if (krb5_cc_new_unique(g->krb5, "MEMORY", NULL, &a->tickets) == 0)
 		return a;
 	a->tickets = NULL;
 	account_free(g, a);
@@ -92,7 +91,10 @@ static struct account *account_of(const struct talk *t, const char *name)
 void kerberos_choose(const struct talk *t)
 {
 	OM_uint32 minor;
-	(void)gss_krb5_ccache_name(&minor, t->account->name, NULL);
+	char *name = NULL;
+	if (krb5_cc_get_full_name(t->gssc->krb5, t->ticket, &name) == 0)
+		(void)gss_krb5_ccache_name(&minor, name, NULL);
+	krb5_free_string(t->gssc->krb5, name);
 }
 
 /* ---- steps ---- */
@@ -104,7 +106,10 @@ void kerberos_end(struct talk *t)
 		krb5_init_creds_free(k, t->as);
 	if (t->tgs != NULL)
 		krb5_tkt_creds_free(k, t->tgs);
+	if (t->ticket != NULL)
+		(void)krb5_cc_destroy(k, t->ticket);
 	krb5_free_principal(k, t->client);
+	t->ticket = NULL;
 	t->as = NULL;
 	t->tgs = NULL;
 	t->client = NULL;
@@ -114,27 +119,53 @@ void kerberos_end(struct talk *t)
 	t->account = NULL;
 }
 
-static void refuse(struct talk *t, krb5_error_code error)
+static void say_no(struct talk *t, krb5_error_code error, bool wrong)
 {
 	char why[300];
 	const char *text = krb5_get_error_message(t->gssc->krb5, error);
-	bool wrong = error == KRB5KDC_ERR_PREAUTH_FAILED || error == KRB5KRB_AP_ERR_BAD_INTEGRITY || error == KRB5_PREAUTH_FAILED;
 	(void)snprintf(why, sizeof why, "Kerberos: %s%s", wrong ? "the password is wrong: " : "", text);
 	krb5_free_error_message(t->gssc->krb5, text);
 	talk_no_ticket(t, why, wrong);
 }
 
+static void refuse_login(struct talk *t, krb5_error_code error)
+{
+	say_no(t, error, error == KRB5KDC_ERR_PREAUTH_FAILED || error == KRB5KRB_AP_ERR_BAD_INTEGRITY || error == KRB5_PREAUTH_FAILED);
+}
+
+static void begin_login(struct talk *t);
+
+/* A ticket of tickets from before may be of no use: of a realm that has another key, of a clock that goes wrong. */
+static void refuse_ticket(struct talk *t, krb5_error_code error)
+{
+	if (t->tgs != NULL)
+		krb5_tkt_creds_free(t->gssc->krb5, t->tgs);
+	t->tgs = NULL;
+	t->account->until_s = 0;
+	if (t->fresh)
+		say_no(t, error, false);
+	else
+		begin_login(t);
+}
+
 /* GSS names the service without a realm, since its krb5.conf has none for any host. */
-static krb5_error_code keep_without_realm(const struct talk *t, krb5_creds *creds)
+static krb5_error_code keep(struct talk *t, krb5_creds *creds)
 {
 	krb5_context k = t->gssc->krb5;
 	krb5_principal server = NULL, own = creds->server;
-	krb5_error_code error = krb5_sname_to_principal(k, t->host, "smtp", KRB5_NT_SRV_HST, &server);
+	krb5_error_code error = krb5_cc_new_unique(k, "MEMORY", NULL, &t->ticket);
+	if (error != 0) {
+		t->ticket = NULL;
+		return error;
+	}
+	error = krb5_cc_initialize(k, t->ticket, t->client);
+	if (error == 0)
+		error = krb5_sname_to_principal(k, t->host, "smtp", KRB5_NT_SRV_HST, &server);
 	if (error == 0)
 		error = krb5_set_principal_realm(k, server, "");
 	if (error == 0) {
 		creds->server = server;
-		error = krb5_cc_store_cred(k, t->account->tickets, creds);
+		error = krb5_cc_store_cred(k, t->ticket, creds);
 		creds->server = own;
 	}
 	krb5_free_principal(k, server);
@@ -146,15 +177,13 @@ static void end_ticket(struct talk *t)
 	krb5_context k = t->gssc->krb5;
 	krb5_creds creds = {0};
 	krb5_error_code error = krb5_tkt_creds_get_creds(k, t->tgs, &creds);
-	krb5_tkt_creds_free(k, t->tgs);
-	t->tgs = NULL;
 	if (error == 0)
-		error = keep_without_realm(t, &creds);
+		error = keep(t, &creds);
 	krb5_free_cred_contents(k, &creds);
 	if (error == 0)
 		talk_by_kerberos(t);
 	else
-		refuse(t, error);
+		say_no(t, error, false);
 }
 
 static void step_ticket(struct talk *t, krb5_data *in)
@@ -168,7 +197,7 @@ static void step_ticket(struct talk *t, krb5_data *in)
 	krb5_free_data_contents(k, &out);
 	krb5_free_data_contents(k, &realm);
 	if (error != 0)
-		refuse(t, error);
+		refuse_ticket(t, error);
 	else if (!more)
 		end_ticket(t);
 	else if (!asked)
@@ -181,10 +210,10 @@ static void begin_ticket(struct talk *t)
 	krb5_creds wanted = {.client = t->client};
 	krb5_error_code error = krb5_sname_to_principal(k, t->host, "smtp", KRB5_NT_SRV_HST, &wanted.server);
 	if (error == 0)
-		error = krb5_tkt_creds_init(k, t->account->tickets, &wanted, 0, &t->tgs);
+		error = krb5_tkt_creds_init(k, t->account->tickets, &wanted, KRB5_GC_NO_STORE, &t->tgs);
 	krb5_free_principal(k, wanted.server);
 	if (error != 0)
-		refuse(t, error);
+		refuse_ticket(t, error);
 	else
 		step_ticket(t, &(krb5_data){0});
 }
@@ -201,9 +230,10 @@ static void end_login(struct talk *t)
 	if (error == 0)
 		error = krb5_cc_store_cred(k, t->account->tickets, &creds);
 	t->account->until_s = error == 0 ? (int64_t)(uint32_t)creds.times.endtime : 0;
+	t->fresh = true;
 	krb5_free_cred_contents(k, &creds);
 	if (error != 0)
-		refuse(t, error);
+		refuse_login(t, error);
 	else
 		begin_ticket(t);
 }
@@ -219,7 +249,7 @@ static void step_login(struct talk *t, krb5_data *in)
 	krb5_free_data_contents(k, &out);
 	krb5_free_data_contents(k, &realm);
 	if (error != 0)
-		refuse(t, error);
+		refuse_login(t, error);
 	else if (!more)
 		end_login(t);
 	else if (!asked)
@@ -233,7 +263,7 @@ static void begin_login(struct talk *t)
 	if (error == 0)
 		error = krb5_init_creds_set_password(k, t->as, t->password);
 	if (error != 0)
-		refuse(t, error);
+		refuse_login(t, error);
 	else
 		step_login(t, &(krb5_data){0});
 }

@@ -12,6 +12,17 @@ static void wipe(char *text)
 	free(text);
 }
 
+static void retire(struct gssc *g)
+{
+	if (g->leaving || !gss_ntlm_is_over(g->ntlm_n, g->talks_n))
+		return;
+	g->leaving = true;
+	if (g->authd != NULL) /* the last answer */
+		channel_flush(g->authd);
+	LOG(&g->proc.log, retired, NO_ID);
+	proc_done(&g->proc);
+}
+
 static void end(struct talk *t)
 {
 	struct gssc *g = t->gssc;
@@ -31,6 +42,7 @@ static void end(struct talk *t)
 	free(t->user);
 	free(t->host);
 	free(t);
+	retire(g);
 }
 
 static void answer(struct talk *t, enum prove_status status, struct span text)
@@ -106,6 +118,7 @@ static void by_ntlm(struct talk *t)
 {
 	OM_uint32 minor = 0;
 	t->mechanism = MECHANISM_NTLM;
+	t->gssc->ntlm_n++;
 	bool good = gss_smtp_of(t->host, &t->target) && gss_ntlm_login(span_of(t->user), span_of(t->password), &t->cred, &minor);
 	wipe(t->password);
 	t->password = NULL;

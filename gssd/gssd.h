@@ -32,6 +32,8 @@ struct gssd {
 	struct channel *authd;
 	struct talk *talks;
 	size_t talks_n;
+	unsigned ntlm_n;       /* logins by NTLM so far */
+	bool leaving;
 	Gsasl *gsasl;
 	gss_cred_id_t ntlm;    /* GSS_C_NO_CREDENTIAL: not offered */
 	uint32_t *offers;      /* by server */

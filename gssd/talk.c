@@ -13,6 +13,17 @@ void talk_answer(const struct talk *t, enum gssd_status status, struct span text
 		send_gss_answer(t->gssd->authd, (struct msg_gss_answer){.serial = t->serial, .status = status, .text = text}, -1);
 }
 
+static void retire(struct gssd *g)
+{
+	if (g->leaving || !gss_ntlm_is_over(g->ntlm_n, g->talks_n))
+		return;
+	g->leaving = true;
+	if (g->authd != NULL) /* the last answer */
+		channel_flush(g->authd);
+	LOG(&g->proc.log, retired, NO_ID);
+	proc_done(&g->proc);
+}
+
 static void end(struct talk *t)
 {
 	struct gssd *g = t->gssd;
@@ -28,6 +39,7 @@ static void end(struct talk *t)
 		(void)gss_delete_sec_context(&minor, &t->ntlm, GSS_C_NO_BUFFER);
 	buffer_free(&t->certificates);
 	free(t);
+	retire(g);
 }
 
 void talk_finish(struct talk *t, enum gssd_status status, const char *text)
@@ -159,6 +171,7 @@ static void step_ntlm(struct talk *t, struct span response)
 		memcpy(whole, response.at, response.n);
 		in = (gss_buffer_desc){sizeof whole, whole};
 	}
+	t->gssd->ntlm_n += t->ntlm != GSS_C_NO_CONTEXT;
 	OM_uint32 major = gss_accept_sec_context(&minor, &t->ntlm, t->gssd->ntlm, &in, GSS_C_NO_CHANNEL_BINDINGS, &who, NULL, &out, &flags, NULL, NULL);
 	if (versionless && out.length > CHALLENGE_FLAGS_AT)
 		((char *)out.value)[CHALLENGE_FLAGS_AT] &= (char)~VERSION_BIT;

@@ -55,6 +55,11 @@ bool gss_ntlm_login(struct span user, struct span password, gss_cred_id_t *cred,
 	return good;
 }
 
+bool gss_ntlm_is_over(unsigned logins, size_t under_way)
+{
+	return logins >= 2 * GSS_NTLM_LIFE || (logins >= GSS_NTLM_LIFE && under_way == 0);
+}
+
 bool gss_smtp_of(const char *host, gss_name_t *out)
 {
 	char text[300];

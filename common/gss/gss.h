@@ -20,6 +20,10 @@ size_t gss_open_dirs(const char *list, int fds[GSS_DIRS_MOST]);
 MUST_CHECK bool gss_ntlm_login(struct span user, struct span password, gss_cred_id_t *cred, OM_uint32 *minor);
 /* Is a peer's CHALLENGE_MESSAGE ([MS-NLMP] 2.2.1.2) whole, and of NTLMv2?  To be asked before GSS reads it. */
 bool gss_ntlm_challenge_is_sound(struct span message);
+/* gss-ntlmssp 1.2.0 loses some 8 KB of each login (OpenSSL's legacy provider, loaded for it anew).  After so many a process ends when nothing is
+ * under way, after twice as many in any case, and master makes another. */
+enum { GSS_NTLM_LIFE = 5000 };
+bool gss_ntlm_is_over(unsigned logins, size_t under_way);
 /* The service smtp of a host.  False: no memory. */
 MUST_CHECK bool gss_smtp_of(const char *host, gss_name_t *out);
 

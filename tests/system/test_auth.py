@@ -170,6 +170,19 @@ class Auth(unittest.TestCase):
             (h.dir / "servers" / "default.passwd").unlink()
             wait_for("nothing is offered", lambda: self.offers(h) == [])
 
+    def test_names_get_the_default_domain_when_they_are_added_too(self):
+        with self.horn(server=[*OPEN, "auth_default_domain=Horn.example"], users=[("alice", "secret"), ("bob@other.example", "word")]) as h:
+            names = lambda: h.run("hornpasswd", "-c", str(h.dir), "list").stdout.decode().split()
+            self.assertEqual(sorted(names()), ["alice@horn.example", "bob@other.example"])
+            self.assertTrue(self.login(h, "alice", "secret").startswith("235"))
+            file = h.dir / "servers/default.passwd" # a row from before the domain was set
+            row = next(l for l in file.read_text().splitlines() if l.startswith("alice@"))
+            file.write_text(file.read_text() + row.replace("alice@horn.example", "carol", 1) + "\n")
+            self.passwd(h, "check", "carol", "secret")
+            self.passwd(h, "remove", "carol")
+            self.passwd(h, "remove", "alice")
+            self.assertEqual(names(), ["bob@other.example"])
+
     def test_reload_changes_methods(self):
         with self.horn(server=OPEN) as h:
             for methods, offered in (("anonymous", []), ("basic", ["SCRAM-SHA-256 PLAIN LOGIN"]), ("anonymous integrated", [])):
@@ -442,7 +455,7 @@ class WithTables(unittest.TestCase):
                 wait_for("offered", lambda: "250-AUTH SCRAM-SHA-256 PLAIN LOGIN\n" in c.ask("EHLO c.example"))
             def scram(user, word, mechanism="SCRAM-SHA-256"):
                 return subprocess.run(["gsasl", "--smtp", "--connect", f"127.0.0.1:{h.port}", "--mechanism", mechanism, "--authentication-id", user, "--authorization-id", "", "--password", word,
-                                       "--no-starttls", "--no-cb"], input=b"QUIT\n", capture_output=True, timeout=60).stdout.count(b"\n235 ")
+                                       "--no-starttls", "--no-cb"], input=b"", capture_output=True, timeout=60).stdout.count(b"\n235 ")
             self.assertEqual([scram("alice", "secret word"), scram("ALICE@local.example", "secret word"), scram("alice", "wrong"), scram("nobody", "x"), scram("bare", "c")], [1, 1, 0, 0, 0])
             with h.client() as c: # a row that has the keys of SCRAM has the hash as well
                 c.ask("EHLO c.example")

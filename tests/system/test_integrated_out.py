@@ -116,13 +116,13 @@ class IntegratedOut(Zone):
 
 class Outcomes(IntegratedOut):
     def test_kerberos(self):
-        """Mail goes under the ticket's name; the tickets serve for more than one login; a new password has its own."""
+        """Mail goes under the ticket's name; the ticket of tickets serves for more than one login; a new password has its own."""
         with Peer(self.realm, "GSSAPI") as peer, self.horn(peer.port, "us@HORNTEST", "right", "messages_per_connection=1") as h:
             for n in (1, 2, 3):
                 self.send(h)
                 wait_for("the mail", lambda: len(peer.sink.messages) == n)
             self.assertEqual(peer.logins(), [("GSSAPI", "us@horntest")] * 3)
-            self.assertEqual((self.realm.requests("AS_REQ", "us@HORNTEST"), self.realm.requests("TGS_REQ", "us@HORNTEST")), (1, 1))
+            self.assertEqual((self.realm.requests("AS_REQ", "us@HORNTEST"), self.realm.requests("TGS_REQ", "us@HORNTEST")), (1, 3))
             self.realm.run("kadmin.local", "-r", "HORNTEST", "-q", "cpw -pw other us")
             (h.root / "word").write_text("other\n")
             h.run("posthorn", "-c", str(h.dir), "reload")
@@ -130,6 +130,25 @@ class Outcomes(IntegratedOut):
             wait_for("the mail", lambda: len(peer.sink.messages) == 4)
             self.assertEqual(self.realm.requests("AS_REQ", "us@HORNTEST"), 2)
             self.assertNotIn("right", h.log())
+
+    def test_keys_that_change(self):
+        """Of the service: no ticket from before is shown to it.  Of the realm: a new ticket of tickets is fetched."""
+        with Peer(self.realm, "GSSAPI") as peer, self.horn(peer.port, "us@HORNTEST", "right", "messages_per_connection=1") as h:
+            self.send(h)
+            wait_for("the mail", lambda: len(peer.sink.messages) == 1)
+            (self.realm.dir / "keytab").unlink()
+            self.realm.run("kadmin.local", "-r", "HORNTEST", "-q", f"ktadd -k {self.realm.dir}/keytab smtp/mx.horntest")
+            shutil.copy(self.realm.dir / "keytab", peer.root / "keytab")
+            before = peer.pids("gssd")
+            peer.run("posthorn", "-c", str(peer.dir), "reload")
+            wait_for("another gssd", lambda: peer.pids("gssd") != before and "GSSAPI" in peer.offer())
+            self.send(h)
+            wait_for("the mail", lambda: len(peer.sink.messages) == 2)
+            self.assertEqual(self.realm.requests("AS_REQ", "us@HORNTEST"), 1)
+            self.realm.run("kadmin.local", "-r", "HORNTEST", "-q", "cpw -randkey krbtgt/HORNTEST")
+            self.send(h)
+            wait_for("the mail", lambda: len(peer.sink.messages) == 3)
+            self.assertEqual((self.realm.requests("AS_REQ", "us@HORNTEST"), h.drop()), (2, []))
 
     def test_ntlm(self):
         with Peer(self.realm, "NTLM") as peer, self.horn(peer.port, r"HORN\bob", "secret word") as h:
