@@ -14,8 +14,8 @@ SERVICES = ["pickup unix n - n 60 1 pickup", "cleanup unix n - n - 0 cleanup", "
 
 
 class Postfix:
-    def __init__(self, relay_port, *settings):
-        """Sends all that it takes to relay_port on 127.0.0.1."""
+    def __init__(self, relay_port, *settings, services=()):
+        """Sends all that it takes to relay_port on 127.0.0.1; services: more lines of master.cf."""
         if not shutil.which("postfix"):
             raise AssertionError("this test needs Postfix, as make setup check brings it")
         self.dir = d = pathlib.Path(tempfile.mkdtemp(prefix="pf-", dir=TMP))
@@ -28,7 +28,7 @@ class Postfix:
         usual = ["compatibility_level = 3.6", "myhostname = pf.example", "mydestination =", "mynetworks = 127.0.0.0/8", "inet_interfaces = 127.0.0.1", "inet_protocols = ipv4",
                  "alias_maps =", "alias_database =", "smtpd_relay_restrictions = permit_mynetworks, reject", "smtp_host_lookup = native", "smtp_dns_support_level = disabled"]
         (d / "conf/main.cf").write_text("\n".join([*usual, *own, *settings]) + "\n")
-        (d / "conf/master.cf").write_text(f"127.0.0.1:{self.port} inet n - n - - smtpd\n" + "\n".join(SERVICES) + "\n")
+        (d / "conf/master.cf").write_text(f"127.0.0.1:{self.port} inet n - n - - smtpd\n" + "\n".join([*services, *SERVICES]) + "\n")
         done = subprocess.run(["postfix", "-c", d / "conf", "start"], capture_output=True, timeout=60)
         if done.returncode:
             raise AssertionError(done.stderr)
