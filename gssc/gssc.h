@@ -10,6 +10,7 @@
 
 #include <gsasl.h>
 #include <krb5.h>
+#include <limits.h>
 
 #define EVENTS_FILE "gssc/events.def"
 #include "log/events.h"
@@ -57,7 +58,8 @@ struct gssc {
 	struct channel *authd, *resolver;
 	krb5_context krb5;           /* NULL: no Kerberos */
 	Gsasl *gsasl;
-	bool has_ntlm;
+	bool has_ntlm, told;         /* told: the log what is not to be had */
+	char krb5_config[PATH_MAX];  /* KRB5_CONFIG as it was found; "": none */
 	int dir_fd;                  /* spool_directory/gssc, in which it stands */
 	unsigned char secret[ACCOUNT_KEY]; /* of the accounts' keys */
 	struct account *accounts;    /* the one used last comes first */

@@ -35,6 +35,21 @@ static void peer_gone(struct channel *ch, int reason)
 
 static const struct channel_owner owner = {.handlers = {[MSG_gssc_begin] = talk_on_begin, [MSG_gssc_step] = talk_on_step, [MSG_gssc_end] = talk_on_end, [MSG_dns_answer] = kdc_on_dns}, .gone = peer_gone};
 
+/* What master's user may read is not always what this one may. */
+static void tell(struct gssc *g)
+{
+	char files[PATH_MAX], *rest = files, *file;
+	(void)snprintf(files, sizeof files, "%s", g->krb5_config);
+	while ((file = strsep(&rest, ":")) != NULL)
+		if (file[0] != '\0' && access(file, R_OK) != 0)
+			LOG(&g->proc.log, krb5_unreadable, NO_ID, F("file", span_of(file)), F("reason", span_of(strerror(errno))));
+	if (g->krb5 == NULL)
+		LOG(&g->proc.log, no_kerberos, NO_ID);
+	if (!g->has_ntlm)
+		LOG(&g->proc.log, no_ntlm, NO_ID);
+	g->told = true;
+}
+
 static void linked(struct process *p, enum role role, uint32_t instance, uint32_t server, pid_t pid, int fd)
 {
 	struct gssc *g = p->program;
@@ -49,6 +64,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 		peer_gone(old, 0);
 	channel_close(old);
 	*place = ch;
+	if (role == R_AUTHD && !g->told) /* the log is there by then */
+		tell(g);
 }
 
 static int confine(struct gssc *g, const char *krb5, struct complaint *why)
@@ -68,16 +85,6 @@ static int confine(struct gssc *g, const char *krb5, struct complaint *why)
 	return error;
 }
 
-/* What master's user may read is not always what this one may. */
-static void warn_of_unreadable(struct gssc *g, const char *krb5)
-{
-	char files[PATH_MAX], *rest = files, *file;
-	(void)snprintf(files, sizeof files, "%s", krb5 == NULL ? "" : krb5);
-	while ((file = strsep(&rest, ":")) != NULL)
-		if (file[0] != '\0' && access(file, R_OK) != 0)
-			LOG(&g->proc.log, krb5_unreadable, NO_ID, F("file", span_of(file)), F("reason", span_of(strerror(errno))));
-}
-
 int main(void)
 {
 	struct complaint why;
@@ -87,6 +94,7 @@ int main(void)
 		return proc_fail(&g->proc, EX_CONFIG, &why);
 	g->proc.program = g;
 	g->proc.linked = linked;
+	(void)snprintf(g->krb5_config, sizeof g->krb5_config, "%s", krb5 == NULL ? "" : krb5);
 	g->dir_fd = proc_fd(&g->proc, "gssc");
 	int error = fchdir(g->dir_fd) != 0 ? errno : kerberos_setup(g);
 	if (error == 0)
@@ -97,10 +105,5 @@ int main(void)
 	}
 	if (confine(g, krb5, &why) != 0)
 		return proc_fail(&g->proc, EX_OSERR, &why);
-	warn_of_unreadable(g, krb5);
-	if (g->krb5 == NULL)
-		LOG(&g->proc.log, no_kerberos, NO_ID);
-	if (!g->has_ntlm)
-		LOG(&g->proc.log, no_ntlm, NO_ID);
 	return proc_run(&g->proc);
 }

@@ -248,6 +248,17 @@ class Outcomes(IntegratedOut):
             h.run("posthorn", "-c", str(h.dir), "reload")
             wait_for("gssc", lambda: h.pids("gssc"))
 
+    def test_what_is_not_to_be_had_is_said(self):
+        """Without gss-ntlmssp, with a krb5.conf that only root may read."""
+        hidden = self.realm.dir / "hidden.conf"
+        hidden.write_text((self.realm.dir / "krb5.conf").read_text())
+        hidden.chmod(0o600)
+        with Peer(self.realm, "GSSAPI", "NTLM") as peer, mock.patch.dict(os.environ, {"GSS_MECH_CONFIG": "/nowhere", "KRB5_CONFIG": str(hidden)}), self.horn(peer.port, r"HORN\bob", "secret word") as h:
+            self.send(h)
+            self.assertIn("GSS has no NTLM (the package gss-ntlmssp brings it)", self.waits_for(h))
+            self.assertIn("no_ntlm", h.log())
+            self.assertIn(f"krb5_unreadable: file={hidden}, reason=Permission denied", h.log())
+
     def test_postfix_and_dovecot(self):
         os.chown(self.realm.dir / "keytab", pwd.getpwnam("dovecot").pw_uid, 0)
         dovecot = DovecotAuth({}, "gssapi", f"auth_krb5_keytab = {self.realm.dir}/keytab\nauth_gssapi_hostname = mx.horntest\nimport_environment = KRB5_CONFIG={self.realm.dir}/krb5.conf")
