@@ -5,12 +5,14 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import unittest
 from unittest import mock
 
 from dovecot import DovecotAuth
-from horn import Horn, Sink, TREE, wait_for
+from horn import Horn, Sink, TREE, free_port, wait_for
 from kdc import Realm
 from nsd import Zone
 from postfix import Postfix
@@ -51,6 +53,32 @@ class Peer(Provider):
 
     def offer(self):
         return subprocess.run(["openssl", "s_client", "-quiet", "-starttls", "smtp", "-connect", f"127.0.0.1:{self.port}"], input=b"EHLO x\r\nQUIT\r\n", capture_output=True, timeout=30).stdout.decode()
+
+
+class Listener:
+    """Answers the first words of each connection by these, and hangs up."""
+
+    def __init__(self, words):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port, self.words, self.heard = self.listener.getsockname()[1], words, 0
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            with s:
+                self.heard += len(s.recv(65536)) > 0
+                s.sendall(self.words)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
 
 class Impostor(Sink):
@@ -207,6 +235,24 @@ class Outcomes(IntegratedOut):
                 with self.horn(peer.port, user, "right") as h:
                     self.send(h)
                     self.assertIn(why, self.waits_for(h))
+
+    def test_one_kdc_after_the_other(self):
+        """One says a length beyond all bounds, one hangs up, one is not there, the last one answers; an answer that is none ends the login only."""
+        with Listener(b"\xff\xff\xff\xff") as huge, Listener(b"") as short, Listener(b"\0\0\0\4junk") as junk, Peer(self.realm, "GSSAPI") as peer:
+            conf = self.realm.dir / "krb5.conf"
+            real = f"kdc = 127.0.9.1:{self.realm.port}"
+            usual = conf.read_text()
+            for kdcs, why in (([huge.port, short.port, free_port()], None), ([junk.port], "Kerberos: ")):
+                conf.write_text(usual.replace(real, "\n".join([f"kdc = 127.0.0.1:{p}" for p in kdcs] + [real])))
+                with self.horn(peer.port, "us@HORNTEST", "right") as h:
+                    before = h.pids("gssc")
+                    self.send(h)
+                    if why:
+                        self.assertIn(why, self.waits_for(h))
+                    else:
+                        wait_for("the mail", lambda: len(peer.sink.messages) == 1)
+                    self.assertEqual(h.pids("gssc"), before)
+            self.assertEqual((huge.heard > 0, short.heard > 0, junk.heard > 0), (True, True, True))
 
     def test_another_server_in_its_place(self):
         """Without the service's key nobody gets the mail, though it says yes to everything."""
