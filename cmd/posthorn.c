@@ -4,6 +4,7 @@
 #include "route/explain.h"
 
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,12 +22,13 @@ static const struct cli_option options[] = {
 	{"--json", "", "status and explain as JSON"},
 	{"--help", "", "this text"},
 };
-static const char usage[] = "posthorn [-c DIR] start [-F] | stop | reload | status [--json]\n"
+static const char usage[] = "posthorn [-c DIR] start [-F] | stop | reload | status [--json] | pause [SERVER...] | resume [SERVER...]\n"
 	"       posthorn [-c DIR] explain [-s SERVER] [--from ADDRESS] [--client ADDRESS] [--json] ADDRESS";
 
 struct request {
 	bool foreground, json;
 	const char *verb, *server, *from, *client, *address;
+	char names[4096]; /* of servers, with blanks */
 };
 
 static void libexec_path(char *out, size_t size)
@@ -126,9 +128,9 @@ static void keep(void *context, struct span bytes)
 	buffer_put_span(context, bytes);
 }
 
-static void print_server(const struct server *s)
+static void print_server(const struct server *s, const char *state)
 {
-	(void)printf("  %-16s listens on %s", s->name, s->p.listen);
+	(void)printf("  %-16s %-8s listens on %s", s->name, state == NULL ? "" : state, s->p.listen);
 	if (s->p.listen_tls[0] != '\0')
 		(void)printf("; with TLS on %s", s->p.listen_tls);
 	if (s->p.listen_submission[0] != '\0')
@@ -136,13 +138,20 @@ static void print_server(const struct server *s)
 	(void)putchar('\n');
 }
 
-static int status_text(struct cli *c, const struct buffer *json)
+static int status_text(struct cli *c, const struct buffer *answer)
 {
 	pid_t pid = cli_master(c);
-	(void)json;
-	(void)printf("the service is running, process %d\n", (int)pid);
-	for (size_t i = 0; i < c->config.servers_n; i++)
-		print_server(&c->config.servers[i]);
+	json_t *root = json_loadb(answer->at, answer->n, 0, NULL), *one;
+	const char *state = json_string_value(json_object_get(root, "state"));
+	size_t i;
+	(void)printf("the service is %s, process %d\n", state == NULL ? "running" : state, (int)pid);
+	json_array_foreach(json_object_get(root, "servers"), i, one) {
+		const char *name = json_string_value(json_object_get(one, "name"));
+		const struct server *s = name == NULL ? NULL : config_server(&c->config, span_of(name));
+		if (s != NULL)
+			print_server(s, json_string_value(json_object_get(one, "state")));
+	}
+	json_decref(root);
 	return EX_OK;
 }
 
@@ -168,13 +177,18 @@ static int status(struct cli *c, const struct request *r)
 	return result;
 }
 
-static int reload(struct cli *c)
+/* reload, pause, resume. */
+static int act(struct cli *c, const struct request *r)
 {
 	struct buffer text;
+	if (cli_master(c) == 0)
+		return cli_fail(c, EX_UNAVAILABLE, "the service is not running; posthorn start starts it");
 	buffer_init(&text, 4096);
-	int result = cli_ask(c, "reload", "-", "", NULL, NULL, &text);
+	int result = cli_ask(c, r->verb, "-", r->names, NULL, NULL, &text);
 	if (result != 0)
 		(void)cli_fail(c, result, "%s", buffer_cstr(&text));
+	else if (text.n > 0 && strcmp(r->verb, "reload") != 0)
+		(void)printf("%s\n", buffer_cstr(&text));
 	buffer_free(&text);
 	return result;
 }
@@ -244,11 +258,18 @@ static int run(struct cli *c, const struct request *r)
 		return stop(c);
 	if (strcmp(r->verb, "status") == 0)
 		return status(c, r);
-	if (strcmp(r->verb, "reload") == 0)
-		return reload(c);
+	if (strcmp(r->verb, "reload") == 0 || strcmp(r->verb, "pause") == 0 || strcmp(r->verb, "resume") == 0)
+		return act(c, r);
 	if (strcmp(r->verb, "explain") == 0)
 		return explain(c, r);
-	return cli_fail(c, EX_USAGE, "'%s': start, stop, reload, status or explain is needed", r->verb);
+	return cli_fail(c, EX_USAGE, "'%s': start, stop, pause, resume, reload, status or explain is needed", r->verb);
+}
+
+static bool add_name(struct request *r, const char *name)
+{
+	size_t n = strlen(r->names);
+	int more = snprintf(r->names + n, sizeof r->names - n, "%s%s", n > 0 ? " " : "", name);
+	return name[0] != '\0' && strpbrk(name, " \t\r\n") == NULL && more > 0 && (size_t)more < sizeof r->names - n;
 }
 
 int main(int argc, char **argv)
@@ -271,6 +292,8 @@ int main(int argc, char **argv)
 			r.json = true;
 		else if (argv[i][0] != '-' && r.verb != NULL && r.address == NULL && strcmp(r.verb, "explain") == 0)
 			r.address = argv[i];
+		else if (argv[i][0] != '-' && r.verb != NULL && (strcmp(r.verb, "pause") == 0 || strcmp(r.verb, "resume") == 0) && add_name(&r, argv[i]))
+			continue;
 		else if (argv[i][0] == '-' || r.verb != NULL)
 			return cli_fail(&c, EX_USAGE, "'%s' is not understood; --help shows the options", argv[i]);
 		else

@@ -91,11 +91,11 @@ static bool may_act(const struct client *cl)
 	return cl->uid == 0 || cl->uid == cl->control->owner_uid;
 }
 
-static void ask_master(struct client *cl, struct span act)
+static void ask_master(struct client *cl, struct span act, struct span args)
 {
 	if (cl->control->proc.control == NULL)
 		return;
-	send_admin(cl->control->proc.control, (struct msg_admin){.serial = cl->serial, .act = act, .args = {"", 0}}, -1);
+	send_admin(cl->control->proc.control, (struct msg_admin){.serial = cl->serial, .act = act, .args = args}, -1);
 }
 
 static void ask_qmgr(struct client *cl, struct span act, struct span server, struct span argument)
@@ -132,8 +132,8 @@ static void run_request(struct client *cl, struct span line)
 	}
 	if (!span_is(act, "status") && !span_is(act, "list") && !span_is(act, "show") && !span_is(act, "why") && !span_is(act, "explain"))
 		LOG(&cl->control->proc.log, act, NO_ID, F("act", act), F("server", server), F("argument", argument), F("uid", span_of(user)));
-	if (span_is(act, "status") || span_is(act, "reload"))
-		ask_master(cl, act);
+	if (span_is(act, "status") || span_is(act, "reload") || span_is(act, "pause") || span_is(act, "resume"))
+		ask_master(cl, act, argument);
 	else
 		ask_qmgr(cl, act, server, argument);
 }

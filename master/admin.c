@@ -62,7 +62,7 @@ static void put_server(struct buffer *b, const struct master *m, uint32_t i)
 	const struct server *s = &m->config.servers[i];
 	buffer_puts(b, "{\"name\":");
 	buffer_put_json(b, span_of(s->name));
-	buffer_printf(b, ",\"state\":\"%s\",\"listen\":", m->stopping ? "stopping" : "running");
+	buffer_printf(b, ",\"state\":\"%s\",\"listen\":", master_server_state(m, i));
 	buffer_put_json(b, span_of(s->p.listen));
 	buffer_puts(b, ",\"listen_tls\":");
 	buffer_put_json(b, span_of(s->p.listen_tls));
@@ -73,7 +73,7 @@ static void put_server(struct buffer *b, const struct master *m, uint32_t i)
 
 static void put_status(struct buffer *b, const struct master *m)
 {
-	buffer_printf(b, "{\"state\":\"%s\",\"pid\":%d,\"version\":\"%s\",\"generation\":%u,\"processes\":[", m->stopping ? "stopping" : "running",
+	buffer_printf(b, "{\"state\":\"%s\",\"pid\":%d,\"version\":\"%s\",\"generation\":%u,\"processes\":[", m->stopping ? "stopping" : m->paused ? "paused" : "running",
 		(int)getpid(), POSTHORN_VERSION, m->generation);
 	bool first = true;
 	for (const struct child *c = m->children; c != NULL; c = c->next) {
@@ -245,6 +245,8 @@ int master_on_admin(struct channel *ch, struct message *msg)
 		put_status(&text, m);
 	else if (span_is(admin.act, "reload"))
 		master_reload(m, &text, &status);
+	else if (span_is(admin.act, "pause") || span_is(admin.act, "resume"))
+		master_pause(m, admin.args, span_is(admin.act, "pause"), &text, &status);
 	else
 		status = EX_USAGE;
 	send_admin_done(ch, (struct msg_admin_done){.serial = admin.serial, .status = status, .text = buffer_span(&text)}, -1);

@@ -49,6 +49,7 @@ struct master {
 	struct log log;
 	struct event *signals[4], *beat, *stage_timer;
 	uint64_t *sessions, *queued; /* by server */
+	bool paused, *server_paused; /* the service; by server: each for itself */
 	uint64_t ping_serial;
 };
 
@@ -82,6 +83,11 @@ void master_beat(int fd, short what, void *context);
 /* admin.c */
 int master_on_admin(struct channel *c, struct message *m);
 void master_reload(struct master *m, struct buffer *text, uint32_t *status);
+/* state.c */
+int master_read_states(struct master *m, struct complaint *why); /* 0 or a sysexits code */
+const char *master_server_state(const struct master *m, uint32_t server); /* running, paused, stopping */
+void master_send_states(const struct master *m, struct child *front);
+void master_pause(struct master *m, struct span names, bool pause, struct buffer *text, uint32_t *status); /* no names: the service */
 /* for the waiting start command */
 void master_announce(struct master *m, int status, const char *text);
 

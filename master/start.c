@@ -158,6 +158,8 @@ int master_prepare(struct master *m, struct complaint *why)
 	if (status == 0)
 		status = next_epoch(m, why);
 	if (status == 0)
+		status = master_read_states(m, why);
+	if (status == 0)
 		status = make_auth_key(m, why);
 	if (status == 0 && master_check_secrets(m, &m->config, why) != 0)
 		status = EX_NOINPUT;

@@ -108,6 +108,10 @@ void front_admit(struct front *f, int fd, const struct front_listener *l, const 
 		refuse(f, fd, REPLY_SERVICE_DOWN, sa, flags, "stopping");
 		return;
 	}
+	if (fs->paused) {
+		refuse(f, fd, REPLY_SERVICE_DOWN, sa, flags, "paused");
+		return;
+	}
 	if (access_is_denied(f, server, sa, &flags)) {
 		refuse(f, fd, REPLY_ACCESS_DENIED, sa, flags, "access");
 		return;

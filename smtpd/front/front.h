@@ -28,6 +28,7 @@ struct front_server {
 	struct client_list trusted, access, proxies, xclients;
 	struct rate rates[RATE_KINDS];
 	uint64_t sessions;
+	bool paused;
 };
 
 /* A worker's peer_state. */

@@ -75,6 +75,16 @@ static int on_sessions_held(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_server_state(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, server_state, said);
+	struct front *f = ((struct process *)c->program)->program;
+	if (said.server >= f->proc.config.servers_n)
+		return EBADMSG;
+	f->servers[said.server].paused = said.paused != 0;
+	return 0;
+}
+
 static int on_rate_query(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, rate_query, query);
@@ -211,6 +221,7 @@ int main(void)
 	f->proc.linked = linked;
 	f->proc.stop = stop;
 	f->proc.reloaded = reloaded;
+	proc_handle(&f->proc, MSG_server_state, on_server_state);
 	f->servers = calloc(f->proc.config.servers_n, sizeof *f->servers);
 	f->report = event_new(f->proc.base, -1, 0, on_report, f);
 	f->open = event_new(f->proc.base, -1, 0, on_open, f);
