@@ -2,7 +2,7 @@
  * User: posthorn-gssc.
  * May: connect by TCP to port 88 and those that krb5.conf gives to KDCs; read /etc, where KRB5_CONFIG is, and spool_directory/gssc; talk to authd,
  * the resolver and the log.
- * Never: look a name up itself, write a file once it runs, keep a password longer than a login begins. */
+ * Never: look a name up itself, write a file once it runs. */
 #include "gssc.h"
 
 #include <limits.h>

@@ -57,6 +57,7 @@ replay() { # side option
 
 step includes tests/check/includes.py
 step events tests/check/events.py
+step security tests/check/security.py
 step style python3 tests/check/style_measure.py --check -x 'tests/bench/*' -x 'build*/*' .
 step "man pages" tests/check/man.py "$build"
 step "fuzz corpora" tests/fuzz/corpora.sh "$build"
