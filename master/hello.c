@@ -50,15 +50,6 @@ static void give_copy(struct gift *g, int fd, const char *name)
 		give_fd(g, copy, name);
 }
 
-static void give_listeners(struct gift *g, const struct master *m)
-{
-	for (size_t i = 0; i < m->listeners_n; i++) {
-		char name[32];
-		(void)snprintf(name, sizeof name, "%c%u", "lts"[m->listeners[i].kind], m->listeners[i].server);
-		give_copy(g, m->listeners[i].fd, name);
-	}
-}
-
 static void give_dirs(struct gift *g, const struct master *m, const struct child *c)
 {
 	const struct server *s = c->server == NO_SERVER ? NULL : &m->config.servers[c->server];
@@ -92,9 +83,6 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 {
 	give_copy(g, m->config_fd, "");
 	switch (c->role) {
-	case R_FRONT:
-		give_listeners(g, m);
-		break;
 	case R_LOGD:
 		give_log(g, m, paths[0]);
 		break;
@@ -133,7 +121,7 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 			give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "maildrop");
 		}
 		break;
-	case R_MASTER: case R_SMTPD: case R_KEYD: case R_PAMD: case R_MOVER: case R_SMTP: case R_DROP:
+	case R_MASTER: case R_FRONT: case R_SMTPD: case R_KEYD: case R_PAMD: case R_MOVER: case R_SMTP: case R_DROP:
 	case R_BOUNCE: case R_CONFIG: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_ANY:
 		give_dirs(g, m, c);
 		break;

@@ -74,6 +74,16 @@ void master_send_states(const struct master *m, struct child *front)
 		send_server_state(front->channel, (struct msg_server_state){.server = i, .paused = is_paused(m, i)}, -1);
 }
 
+void master_tell_front(const struct master *m, struct child *front)
+{
+	master_send_states(m, front);
+	for (size_t i = 0; i < m->listeners_n; i++) {
+		const struct listener *l = &m->listeners[i];
+		send_listener(front->channel, (struct msg_listener){.server = l->server, .kind = l->kind}, fcntl(l->fd, F_DUPFD_CLOEXEC, 4));
+		channel_flush(front->channel);
+	}
+}
+
 static void put_in_force(struct master *m)
 {
 	for (struct child *c = m->children; c != NULL; c = c->next)

@@ -180,12 +180,14 @@ bool server_name_is_valid(struct span name)
 
 static int add_server(struct config *c, struct span name)
 {
-	struct server *more = arena_alloc(&c->arena, (c->servers_n + 1) * sizeof *more);
-	if (more == NULL)
-		return ENOMEM;
-	if (c->servers_n > 0)
-		memcpy(more, c->servers, c->servers_n * sizeof *more);
-	c->servers = more;
+	if ((c->servers_n & (c->servers_n + 1)) == 0) { /* grow at 0, 1, 3, 7, ... */
+		struct server *more = arena_alloc(&c->arena, (2 * c->servers_n + 1) * sizeof *more);
+		if (more == NULL)
+			return ENOMEM;
+		if (c->servers_n > 0)
+			memcpy(more, c->servers, c->servers_n * sizeof *more);
+		c->servers = more;
+	}
 	c->servers[c->servers_n++] = (struct server){.name = arena_dup(&c->arena, name)};
 	return c->arena.failed ? ENOMEM : 0;
 }

@@ -51,13 +51,13 @@ struct front_listener {
 	uint32_t server;
 	uint32_t flags; /* session_flag bits of its sessions */
 	struct front *front;
+	struct front_listener *next;
 };
 
 struct front {
 	struct process proc;
 	struct channel *workers, *authd;
-	struct front_listener listeners[IPC_FDS];
-	size_t listeners_n;
+	struct front_listener *listeners;
 	struct front_session *sessions; /* the index is the session's number */
 	uint32_t sessions_n, free_hint;
 	struct front_server *servers;

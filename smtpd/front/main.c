@@ -47,8 +47,8 @@ static void on_open(int fd, short what, void *context)
 		return;
 	}
 	f->is_open = true;
-	for (size_t i = 0; i < f->listeners_n; i++)
-		(void)event_add(f->listeners[i].event, NULL); /* what waits in the backlog is served now */
+	for (struct front_listener *l = f->listeners; l != NULL; l = l->next)
+		(void)event_add(l->event, NULL); /* what waits in the backlog is served now */
 }
 
 /* The last of what a worker holds has been told. */
@@ -194,21 +194,25 @@ static void reloaded(struct process *p, const struct config *old)
 	(void)!read_lists(p->program);
 }
 
-static int take_listeners(struct front *f)
+static int on_listener(struct channel *c, struct message *m)
 {
-	struct span rest = buffer_span(&f->proc.names);
-	for (size_t i = 1; i < f->proc.fds_n; i++) {
-		struct span name = span_word(&rest, " ");
-		struct front_listener *l = &f->listeners[f->listeners_n++];
-		uint64_t server;
-		if (name.n < 2 || parse_u64((struct span){name.at + 1, name.n - 1}, f->proc.config.servers_n - 1, &server) != 0)
-			return EBADMSG;
-		*l = (struct front_listener){.server = (uint32_t)server, .flags = name.at[0] == 't' ? SESSION_TLS : name.at[0] == 's' ? SESSION_SUBMISSION : 0, .front = f};
-		l->event = event_new(f->proc.base, f->proc.fds[i], EV_READ | EV_PERSIST, on_connection, l);
-		if (l->event == NULL)
-			return ENOMEM;
+	HANDLE(c, m, listener, said);
+	static const uint32_t flags[] = {[LISTEN_PLAIN] = 0, [LISTEN_TLS] = SESSION_TLS, [LISTEN_SUBMISSION] = SESSION_SUBMISSION};
+	struct front *f = ((struct process *)c->program)->program;
+	if (m->fds_n != 1 || said.server >= f->proc.config.servers_n || said.kind >= COUNT_OF(flags))
+		return EBADMSG;
+	struct front_listener *l = calloc(1, sizeof *l);
+	if (l == NULL)
+		return ENOMEM;
+	*l = (struct front_listener){.server = said.server, .flags = flags[said.kind], .front = f, .next = f->listeners};
+	l->event = event_new(f->proc.base, m->fds[0], EV_READ | EV_PERSIST, on_connection, l);
+	if (l->event == NULL) {
+		free(l);
+		return ENOMEM;
 	}
-	return 0;
+	m->fds[0] = -1; /* taken */
+	f->listeners = l;
+	return f->is_open && event_add(l->event, NULL) != 0 ? ENOMEM : 0;
 }
 
 int main(void)
@@ -222,11 +226,12 @@ int main(void)
 	f->proc.stop = stop;
 	f->proc.reloaded = reloaded;
 	proc_handle(&f->proc, MSG_server_state, on_server_state);
+	proc_handle(&f->proc, MSG_listener, on_listener);
 	f->servers = calloc(f->proc.config.servers_n, sizeof *f->servers);
 	f->report = event_new(f->proc.base, -1, 0, on_report, f);
 	f->open = event_new(f->proc.base, -1, 0, on_open, f);
-	if (f->servers == NULL || f->report == NULL || f->open == NULL || fill_random(&f->secret, sizeof f->secret) != 0 || read_lists(f) != 0 || take_listeners(f) != 0) {
-		complain(&why, "front", 0, "cannot set up the listeners");
+	if (f->servers == NULL || f->report == NULL || f->open == NULL || fill_random(&f->secret, sizeof f->secret) != 0 || read_lists(f) != 0) {
+		complain(&why, "front", 0, "cannot set up its tables");
 		return proc_fail(&f->proc, EX_OSERR, &why);
 	}
 	if (proc_confine(&f->proc, &rights, NULL, 0, NULL, &why) != 0)

@@ -36,11 +36,15 @@ def descriptors():
     found = {}
     for cases, block in re.findall(r"((?:\tcase R_\w+:\n)+)(.*?)break;", body, re.S):
         for role in re.findall(r"R_(\w+)", cases):
-            found[role.lower()] = re.findall(r', "(\w+)"\)', block) + (["a listener for each address and port"] if "give_listeners" in block else []) + (["the log file, or a socket to syslog"] if "give_log" in block else [])
+            found[role.lower()] = re.findall(r', "(\w+)"\)', block) + (["the log file, or a socket to syslog"] if "give_log" in block else [])
     for condition, block in re.findall(r"if \(((?:c->role == R_\w+(?: \|\| )?)+)\)(?: \{(.*?)\n\t\}|\n\t\t.*?;\n)", dirs, re.S):
         for role in re.findall(r"R_(\w+)", condition):
             names = re.findall(r', "(\w+)"\)', block) or re.findall(r'"(\w+)"\);', dirs[dirs.index(condition):dirs.index(condition) + 300])[:1]
             found[role.lower()] = names + [n for n in found.get(role.lower(), []) if n not in names]
+    for name, to in re.findall(r"MSG\((\w+), \d+, R_MASTER, ([^,]+), [1-9],", (TREE / "common/ipc/messages.def").read_text()):
+        for role in re.findall(r"R_(\w+)", to):
+            if role != "ANY":
+                found.setdefault(role.lower(), []).append(f"by messages: {name}")
     return found
 
 

@@ -1,7 +1,7 @@
 """Pause and resume (MISSION A3, A4): new connections are refused, everything else goes on; the memory survives stop, crash and restart."""
-import json
 import os
 import signal
+import socket
 import unittest
 
 from horn import Client, Horn, Sink, free_port, remote, wait_for
@@ -104,6 +104,29 @@ class Pause(unittest.TestCase):
         (h.dir / "state/servers").write_text("paused gone\npaused\n\0\xff\n")
         with h:
             self.assertEqual(self.states(h), ("running", {"default": "running", "second": "running"}))
+
+
+class Many(unittest.TestCase):
+    def test_more_servers_than_descriptors_in_a_message(self):
+        """Each of 20 with two listeners answers at its own addresses with its own name; a front that is replaced has them all again."""
+        h = Horn(["test_mode=yes"])
+        port, tls = free_port(), free_port()
+        names = [f"s{i}" for i in range(20)]
+        for i, n in enumerate(names):
+            (h.dir / f"servers/{n}.conf").write_text(f"listen = 127.0.11.{i + 1}:{port}\nlisten_submission = 127.0.11.{i + 1}:{tls}\nfqdn = {n}.horn.example\ndefault_domain = {n}.example\n")
+
+        def greetings(at):
+            found = []
+            for i in range(len(names)):
+                with socket.create_connection((f"127.0.11.{i + 1}", at), 10) as s:
+                    found.append(s.recv(200).split()[1].decode())
+            return found
+        with h:
+            for _ in range(2):
+                self.assertEqual([greetings(p) for p in (port, tls)], [[f"{n}.horn.example" for n in names]] * 2)
+                front = h.pids("front")[0]
+                os.kill(front, signal.SIGKILL)
+                wait_for("another front", lambda: h.pids("front") not in ([], [front]))
 
 
 if __name__ == "__main__":
