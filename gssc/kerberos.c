@@ -186,6 +186,13 @@ static void end_ticket(struct talk *t)
 		say_no(t, error, false);
 }
 
+/* A request of the library's, to the KDCs of a realm. */
+static void pass_on(struct talk *t, const krb5_data *request, const krb5_data *realm)
+{
+	if (!kdc_ask(t, (struct span){realm->data, realm->length}, (struct span){request->data, request->length}))
+		talk_no_ticket(t, "not enough memory, or a KDC names no realm", false);
+}
+
 static void step_ticket(struct talk *t, krb5_data *in)
 {
 	krb5_context k = t->gssc->krb5;
@@ -193,15 +200,14 @@ static void step_ticket(struct talk *t, krb5_data *in)
 	unsigned flags = 0;
 	krb5_error_code error = krb5_tkt_creds_step(k, t->tgs, in, &out, &realm, &flags);
 	bool more = error == 0 && (flags & KRB5_TKT_CREDS_STEP_FLAG_CONTINUE) != 0;
-	bool asked = more && kdc_ask(t, (struct span){realm.data, realm.length}, (struct span){out.data, out.length});
+	if (more)
+		pass_on(t, &out, &realm);
 	krb5_free_data_contents(k, &out);
 	krb5_free_data_contents(k, &realm);
 	if (error != 0)
 		refuse_ticket(t, error);
 	else if (!more)
 		end_ticket(t);
-	else if (!asked)
-		talk_no_ticket(t, "not enough memory", false);
 }
 
 static void begin_ticket(struct talk *t)
@@ -245,15 +251,14 @@ static void step_login(struct talk *t, krb5_data *in)
 	unsigned flags = 0;
 	krb5_error_code error = krb5_init_creds_step(k, t->as, in, &out, &realm, &flags);
 	bool more = error == 0 && (flags & KRB5_INIT_CREDS_STEP_FLAG_CONTINUE) != 0;
-	bool asked = more && kdc_ask(t, (struct span){realm.data, realm.length}, (struct span){out.data, out.length});
+	if (more)
+		pass_on(t, &out, &realm);
 	krb5_free_data_contents(k, &out);
 	krb5_free_data_contents(k, &realm);
 	if (error != 0)
 		refuse_login(t, error);
 	else if (!more)
 		end_login(t);
-	else if (!asked)
-		talk_no_ticket(t, "not enough memory", false);
 }
 
 static void begin_login(struct talk *t)

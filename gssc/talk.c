@@ -14,9 +14,8 @@ static void wipe(char *text)
 
 static void retire(struct gssc *g)
 {
-	if (g->leaving || !gss_ntlm_is_over(g->ntlm_n, g->talks_n))
+	if (!gss_ntlm_is_over(g->ntlm_n, g->talks_n, &g->leaving))
 		return;
-	g->leaving = true;
 	if (g->authd != NULL) /* the last answer */
 		channel_flush(g->authd);
 	LOG(&g->proc.log, retired, NO_ID);
@@ -93,13 +92,9 @@ void talk_by_kerberos(struct talk *t)
 
 static void fail_ntlm(struct talk *t, OM_uint32 minor)
 {
-	OM_uint32 ignored, more = 0;
-	gss_buffer_desc text = GSS_C_EMPTY_BUFFER;
-	char why[200] = "";
-	if (gss_display_status(&ignored, minor, GSS_C_MECH_CODE, gss_ntlm_mechanism(), &more, &text) == GSS_S_COMPLETE)
-		(void)snprintf(why, sizeof why, "NTLM: %.*s", (int)text.length, (const char *)text.value);
-	(void)gss_release_buffer(&ignored, &text);
-	fail(t, why[0] == '\0' ? "NTLM: GSS says no" : why);
+	char why[200];
+	gss_ntlm_reason(minor, why, sizeof why);
+	fail(t, why);
 }
 
 static void step_ntlm(struct talk *t, struct span challenge)
@@ -147,6 +142,15 @@ static struct talk *find(const struct gssc *g, uint64_t serial)
 	return t;
 }
 
+/* By NTLM, or the reasons why by neither. */
+static void without_kerberos(struct talk *t)
+{
+	char why[300];
+	(void)snprintf(why, sizeof why, "no Kerberos: %s; no NTLM: %s", (t->offered & MECHANISM_GSSAPI) == 0 ? "the peer offers no GSSAPI" : t->gssc->krb5 == NULL ? "the library can't be set up, look at krb5.conf" :
+		"outbound_user is not USER@REALM", (t->offered & MECHANISM_NTLM) == 0 ? "the peer does not offer it" : "the package gss-ntlmssp is missing");
+	talk_no_ticket(t, why, false);
+}
+
 int talk_on_begin(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, gssc_begin, said);
@@ -165,7 +169,7 @@ int talk_on_begin(struct channel *c, struct message *m)
 	if (t->user == NULL || t->password == NULL || t->host == NULL)
 		fail(t, "not enough memory");
 	else if ((t->offered & MECHANISM_GSSAPI) == 0 || !kerberos_begin(t))
-		talk_no_ticket(t, g->has_ntlm ? "the peer offers no NTLM, and outbound_user names no Kerberos realm" : "GSS has no NTLM (the package gss-ntlmssp brings it), and for Kerberos outbound_user or the peer is wrong", false);
+		without_kerberos(t);
 	return 0;
 }
 

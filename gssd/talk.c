@@ -15,9 +15,8 @@ void talk_answer(const struct talk *t, enum gssd_status status, struct span text
 
 static void retire(struct gssd *g)
 {
-	if (g->leaving || !gss_ntlm_is_over(g->ntlm_n, g->talks_n))
+	if (!gss_ntlm_is_over(g->ntlm_n, g->talks_n, &g->leaving))
 		return;
-	g->leaving = true;
 	if (g->authd != NULL) /* the last answer */
 		channel_flush(g->authd);
 	LOG(&g->proc.log, retired, NO_ID);
@@ -140,13 +139,9 @@ static void end_ntlm(struct talk *t, gss_name_t who, OM_uint32 flags)
 
 static void refuse_ntlm(struct talk *t, OM_uint32 minor)
 {
-	OM_uint32 ignored, more = 0;
-	gss_buffer_desc text = GSS_C_EMPTY_BUFFER;
-	char why[100] = "";
-	if (gss_display_status(&ignored, minor, GSS_C_MECH_CODE, gss_ntlm_mechanism(), &more, &text) == GSS_S_COMPLETE)
-		(void)snprintf(why, sizeof why, "NTLM: %.*s", (int)text.length, (const char *)text.value);
-	(void)gss_release_buffer(&ignored, &text);
-	talk_finish(t, INTEGRATED_BAD, why[0] == '\0' ? "NTLM says no" : why);
+	char why[100];
+	gss_ntlm_reason(minor, why, sizeof why);
+	talk_finish(t, INTEGRATED_BAD, why);
 }
 
 /* [MS-NLMP] 2.2.1, 2.2.2.5: messages have a version only where a flag says so.  gss-ntlmssp wants its place in the first one, and sets

@@ -35,7 +35,7 @@ struct keyd {
 	struct pair *pairs, *fresh, **fresh_end, *old; /* in use; as they come in; replaced */
 	uint32_t generation;   /* of pairs; 0: none has come yet */
 	struct tls_tickets *tickets; /* by server */
-	struct event *rotate, *daily;
+	struct event *rotate, *daily, *forget;
 	struct channel *workers;
 };
 
@@ -43,6 +43,7 @@ struct keyd {
 int pairs_on_pair(struct channel *c, struct message *m);
 int pairs_on_end(struct channel *c, struct message *m);
 void pairs_offer(struct keyd *k, struct channel *worker);
+void pairs_forget(int fd, short what, void *context);
 void pairs_look_at_dates(int fd, short what, void *context);
 /* sign.c */
 int sign_on_request(struct channel *c, struct message *m);

@@ -61,7 +61,8 @@ int main(void)
 	proc_handle(&k->proc, MSG_key_pair, pairs_on_pair);
 	proc_handle(&k->proc, MSG_keys_end, pairs_on_end);
 	k->daily = event_new(k->proc.base, -1, EV_PERSIST, pairs_look_at_dates, k);
-	int error = k->daily == NULL || event_add(k->daily, &day) != 0 ? ENOMEM : tickets_begin(k);
+	k->forget = event_new(k->proc.base, -1, 0, pairs_forget, k);
+	int error = k->daily == NULL || k->forget == NULL || event_add(k->daily, &day) != 0 ? ENOMEM : tickets_begin(k);
 	(void)RAND_bytes(warm, sizeof warm); /* what OpenSSL loads is loaded before the confinement */
 	if (error != 0) {
 		complain(&why, "keyd", 0, "cannot start: %s", strerror(error));

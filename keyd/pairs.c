@@ -120,6 +120,34 @@ static void keep_what_has_no_successor(struct keyd *k)
 	*p = kept;
 }
 
+static bool has_key(const struct pair *list, const unsigned char id[TLS_KEY_ID])
+{
+	while (list != NULL && memcmp(list->id, id, TLS_KEY_ID) != 0)
+		list = list->next;
+	return list != NULL;
+}
+
+/* Replaced keys go when no handshake can be under way under them any more, those that have come anew at once. */
+void pairs_forget(int fd, short what, void *context)
+{
+	static const struct timeval later = {.tv_sec = OLD_KEYS_S + 1};
+	struct keyd *k = context;
+	int64_t now = clock_mono_ms();
+	(void)fd;
+	(void)what;
+	for (struct pair **p = &k->old; *p != NULL;) {
+		struct pair *one = *p;
+		if (now - one->gone_ms < OLD_KEYS_S * 1000 && !has_key(k->pairs, one->id)) {
+			p = &one->next;
+			continue;
+		}
+		*p = one->next;
+		pair_free(one);
+	}
+	if (k->old != NULL)
+		(void)event_add(k->forget, &later);
+}
+
 static void retire(struct keyd *k)
 {
 	int64_t now = clock_mono_ms();
@@ -128,15 +156,6 @@ static void retire(struct keyd *k)
 		p->gone_ms = now;
 		p->next = k->old;
 		k->old = p;
-	}
-	for (struct pair **p = &k->old; *p != NULL;) {
-		struct pair *one = *p;
-		if (now - one->gone_ms < OLD_KEYS_S * 1000) {
-			p = &one->next;
-			continue;
-		}
-		*p = one->next;
-		pair_free(one);
 	}
 }
 
@@ -160,6 +179,7 @@ int pairs_on_end(struct channel *c, struct message *m)
 	k->fresh = NULL;
 	k->fresh_end = &k->fresh;
 	k->generation = end.generation;
+	pairs_forget(-1, 0, k);
 	for (struct channel *w = k->workers; w != NULL; w = w->next)
 		pairs_offer(k, w);
 	pairs_look_at_dates(-1, 0, k);

@@ -86,6 +86,7 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status);
 /* state.c */
 int master_read_states(struct master *m, struct complaint *why); /* 0 or a sysexits code */
 const char *master_server_state(const struct master *m, uint32_t server); /* running, paused, stopping */
+bool master_any_paused(const struct master *m);
 void master_send_states(const struct master *m, struct child *front);
 void master_tell_front(const struct master *m, struct child *front); /* a new one: states, then listeners, which are as many as there are */
 void master_pause(struct master *m, struct span names, bool pause, struct buffer *text, uint32_t *status); /* no names: the service */

@@ -37,6 +37,8 @@ static void announce_if_complete(struct master *m)
 		return;
 	LOG(&m->log, started, NO_ID, F("version", SPAN_LIT(POSTHORN_VERSION)));
 	config_warnings(&m->config, log_warning, m);
+	if (master_any_paused(m))
+		LOG(&m->log, still_paused, NO_ID, F("servers", m->paused ? SPAN_LIT("all") : SPAN_LIT("some")));
 	own_warn_of_gateways(&m->config, log_warning, m);
 	master_announce(m, 0, "started");
 }

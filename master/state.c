@@ -9,6 +9,14 @@
 
 enum { STATE_MOST = 1024 * 1024 };
 
+bool master_any_paused(const struct master *m)
+{
+	bool any = m->paused;
+	for (uint32_t i = 0; i < m->config.servers_n; i++)
+		any = any || m->server_paused[i];
+	return any;
+}
+
 static bool is_paused(const struct master *m, uint32_t server)
 {
 	return m->paused || m->server_paused[server];
@@ -38,8 +46,8 @@ int master_read_states(struct master *m, struct complaint *why)
 		buffer_free(&text);
 		return EX_NOINPUT;
 	}
-	for (struct span rest = buffer_span(&text), line; (line = span_until(&rest, '\n')).n > 0;) {
-		struct span word = span_word(&line, " ");
+	for (struct span rest = buffer_span(&text); rest.n > 0;) {
+		struct span line = span_until(&rest, '\n'), word = span_word(&line, " ");
 		uint32_t server = index_of(m, span_word(&line, " "));
 		if (span_is(word, "service-paused"))
 			m->paused = true;

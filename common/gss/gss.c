@@ -55,9 +55,21 @@ bool gss_ntlm_login(struct span user, struct span password, gss_cred_id_t *cred,
 	return good;
 }
 
-bool gss_ntlm_is_over(unsigned logins, size_t under_way)
+bool gss_ntlm_is_over(unsigned logins, size_t under_way, bool *leaving)
 {
-	return logins >= 2 * GSS_NTLM_LIFE || (logins >= GSS_NTLM_LIFE && under_way == 0);
+	bool over = !*leaving && (logins >= 2 * GSS_NTLM_LIFE || (logins >= GSS_NTLM_LIFE && under_way == 0));
+	*leaving = *leaving || over;
+	return over;
+}
+
+void gss_ntlm_reason(OM_uint32 minor, char *out, size_t size)
+{
+	OM_uint32 ignored, more = 0;
+	gss_buffer_desc text = GSS_C_EMPTY_BUFFER;
+	(void)snprintf(out, size, "NTLM: GSS says no");
+	if (gss_display_status(&ignored, minor, GSS_C_MECH_CODE, gss_ntlm_mechanism(), &more, &text) == GSS_S_COMPLETE && text.length > 0)
+		(void)snprintf(out, size, "NTLM: %.*s", (int)text.length, (const char *)text.value);
+	(void)gss_release_buffer(&ignored, &text);
 }
 
 bool gss_smtp_of(const char *host, gss_name_t *out)

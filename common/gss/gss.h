@@ -23,7 +23,9 @@ bool gss_ntlm_challenge_is_sound(struct span message);
 /* gss-ntlmssp 1.2.0 loses some 8 KB of each login (OpenSSL's legacy provider, loaded for it anew).  After so many a process ends when nothing is
  * under way, after twice as many in any case, and master makes another. */
 enum { GSS_NTLM_LIFE = 5000 };
-bool gss_ntlm_is_over(unsigned logins, size_t under_way);
+bool gss_ntlm_is_over(unsigned logins, size_t under_way, bool *leaving); /* true once */
+/* Why GSS says no, for people. */
+void gss_ntlm_reason(OM_uint32 minor, char *out, size_t size);
 /* The service smtp of a host.  False: no memory. */
 MUST_CHECK bool gss_smtp_of(const char *host, gss_name_t *out);
 

@@ -31,6 +31,14 @@ class Zone(unittest.TestCase):
     def sign(self):
         subprocess.run(["ldns-signzone", "-n", "zone", self.key], cwd=self.dir, check=True, capture_output=True)
 
+    def serve_forged(self, owner):
+        """With the last digits of owner's TLSA record changed after it was signed."""
+        signed = (self.dir / "zone.signed").read_text()
+        forged = "\n".join(l[:-8] + ("00000000" if l[-8:] != "00000000" else "11111111") if l.startswith(f"{owner}.") and "\tTLSA\t" in l else l for l in signed.splitlines())
+        self.assertNotEqual(forged, signed.rstrip("\n"))
+        (self.dir / "zone.served").write_text(forged + "\n")
+        self.serve("zone.served")
+
     def zone_is(self, zone):
         """Another content, taken up at once."""
         (self.dir / "zone").write_text(zone)

@@ -230,7 +230,7 @@ class Outcomes(IntegratedOut):
             finally:
                 if self.realm.kdc.poll() is not None:
                     self.realm.start()
-            for user, why in (("us@ELSEWHERE.HORNTEST", "neither krb5.conf nor the DNS names one"), (r"HORNTEST\us", "the peer offers no NTLM, and outbound_user names no Kerberos realm"),
+            for user, why in (("us@ELSEWHERE.HORNTEST", "neither krb5.conf nor the DNS names one"), (r"HORNTEST\us", "no Kerberos: outbound_user is not USER@REALM; no NTLM: the peer does not offer it"),
                               ("nobody@HORNTEST", "Kerberos: Client 'nobody@HORNTEST' not found")):
                 with self.horn(peer.port, user, "right") as h:
                     self.send(h)
@@ -301,7 +301,7 @@ class Outcomes(IntegratedOut):
         hidden.chmod(0o600)
         with Peer(self.realm, "GSSAPI", "NTLM") as peer, mock.patch.dict(os.environ, {"GSS_MECH_CONFIG": "/nowhere", "KRB5_CONFIG": str(hidden)}), self.horn(peer.port, r"HORN\bob", "secret word") as h:
             self.send(h)
-            self.assertIn("GSS has no NTLM (the package gss-ntlmssp brings it)", self.waits_for(h))
+            self.assertIn("no NTLM: the package gss-ntlmssp is missing", self.waits_for(h))
             self.assertIn("no_ntlm", h.log())
             self.assertIn(f"krb5_unreadable: file={hidden}, reason=Permission denied", h.log())
 

@@ -1,6 +1,7 @@
 """Private keys are in keyd alone: certificates by name and by kind, renewal, resumption, what happens when keyd is gone (MISSION C7, C8)."""
 import os
 import pathlib
+import re
 import signal
 import smtplib
 import ssl
@@ -212,6 +213,27 @@ class Keys(unittest.TestCase):
             self.reload(h)
             wanted = ssl.PEM_cert_to_DER_cert((h.root / "ec.crt").read_text())
             wait_for("the new certificate", lambda: session(h).sock.getpeercert(True) == wanted)
+
+    def test_keys_that_came_again_or_were_replaced(self):
+        """A reload with the same key keeps it once; one that was replaced is not in keyd's memory after a minute."""
+        if os.geteuid() != 0:
+            self.skipTest("reads another process's memory")
+        h = Horn()
+        (_, key), = self.certified(h, "ec")
+        with h:
+            pid = h.pids("keyd")[0]
+            rss = lambda: int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+            reload = lambda n: [h.run("posthorn", "-c", str(h.dir), "reload") for _ in range(n)]
+            reload(20)
+            before = rss()
+            reload(200)
+            self.assertLess(rss() - before, 400) # it was 1,600 KB
+            old = forms(key)
+            self.assertTrue(any(f in memory(pid) for f in old))
+            self.certified(h, "ec")
+            reload(1)
+            wait_for("the old key is gone", lambda: not any(f in memory(pid) for f in old), 90)
+            self.assertTrue(any(f in memory(pid) for f in forms(key)))
 
     def test_a_bad_file_changes_nothing(self):
         h = Horn()

@@ -69,6 +69,7 @@ class Pause(unittest.TestCase):
             h.stop()
             h.start()
             self.assertEqual([self.greeting(p)[:4] for p in (h.port, self.second)], ["220 ", "421 "])
+            self.assertEqual(h.log().count("still_paused: servers=some"), 1) # said at a start, and only where it is so
             h.kill_all()
             (h.dir / "run/master.pid").unlink()
             h.start()
@@ -101,9 +102,9 @@ class Pause(unittest.TestCase):
         """Servers that are there no more are forgotten; what is no line of ours counts for nothing."""
         h = self.horn()
         (h.dir / "state").mkdir(exist_ok=True)
-        (h.dir / "state/servers").write_text("paused gone\npaused\n\0\xff\n")
+        (h.dir / "state/servers").write_text("paused gone\npaused\n\n\0\xff\npaused second\n")
         with h:
-            self.assertEqual(self.states(h), ("running", {"default": "running", "second": "running"}))
+            self.assertEqual(self.states(h), ("running", {"default": "running", "second": "paused"}))
 
 
 class Many(unittest.TestCase):
