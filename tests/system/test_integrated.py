@@ -199,7 +199,8 @@ class Integrated(unittest.TestCase):
                     most = max(most, rss(first))
             wait_for("the line", lambda: "retired" in h.log())
             self.assertEqual(n, 5000)
-            self.assertLess(most, 100000)
+            if not os.environ.get("POSTHORN_SANITIZED"): # they keep what was freed
+                self.assertLess(most, 100000)
             wait_for("another", lambda: self.offered(h))
             self.assertEqual(self.curl(h, "NTLM", r"HORN\bob:secret word"), 0)
 

@@ -227,7 +227,8 @@ class Keys(unittest.TestCase):
             reload(20)
             before = rss()
             reload(200)
-            self.assertLess(rss() - before, 400) # it was 1,600 KB
+            if not os.environ.get("POSTHORN_SANITIZED"): # they keep what was freed
+                self.assertLess(rss() - before, 400) # it was 1,600 KB
             old = forms(key)
             self.assertTrue(any(f in memory(pid) for f in old))
             self.certified(h, "ec")
