@@ -38,10 +38,11 @@ int integrated_on_offer(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, gss_offer, offer);
 	struct authd *a = c->program;
-	if (offer.server >= a->proc.config.servers_n || (offer.mechanisms & ~(uint32_t)(MECHANISMS_INTEGRATED | MECHANISM_EXTERNAL)) != 0)
+	if (offer.server >= SERVERS_MOST || (offer.mechanisms & ~(uint32_t)(MECHANISMS_INTEGRATED | MECHANISM_EXTERNAL)) != 0)
 		return EBADMSG;
 	a->servers[offer.server].integrated = offer.mechanisms;
-	users_offer_all(a, offer.server);
+	if (offer.server < a->proc.config.servers_n)
+		users_offer_all(a, offer.server);
 	return 0;
 }
 

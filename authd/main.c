@@ -122,6 +122,8 @@ static void reloaded(struct process *p, const struct config *old)
 	struct authd *a = p->program;
 	(void)old;
 	(void)!users_read_rates(a);
+	users_read(a); /* a server may be new */
+	users_tell(a);
 	for (struct channel *w = a->workers; w != NULL; w = w->next)
 		users_offer(a, w);
 }
@@ -132,7 +134,7 @@ static int prepare(struct authd *a)
 	if (error == 0)
 		error = fill_random(a->secret, sizeof a->secret);
 	a->dir_fd = proc_fd(&a->proc, "servers");
-	a->servers = calloc(a->proc.config.servers_n, sizeof *a->servers);
+	a->servers = calloc(SERVERS_MOST, sizeof *a->servers);
 	a->turn = event_new(a->proc.base, -1, 0, login_run, a);
 	a->turns_end = &a->turns;
 	if (error == 0 && (a->servers == NULL || a->turn == NULL || gsasl_init(&a->gsasl) != GSASL_OK))

@@ -151,7 +151,7 @@ int main(void)
 		return proc_fail(&b->proc, EX_CONFIG, &why);
 	b->proc.program = b;
 	b->proc.linked = linked;
-	b->servers = calloc(b->proc.config.servers_n, sizeof *b->servers);
+	b->servers = calloc(SERVERS_MOST, sizeof *b->servers);
 	if (b->servers == NULL)
 		return proc_fail(&b->proc, EX_OSERR, &why);
 	tzset();

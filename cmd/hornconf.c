@@ -18,6 +18,8 @@ static const struct cli_option options[] = {
 	{"-X", "name...", "remove a setting"},
 	{"-p", "name...", "describe a parameter"},
 	{"--service", "", "a name of both scopes means posthorn.conf"},
+	{"--drain", "", "server remove: its mail leaves first"},
+	{"--discard", "", "server remove: its mail is deleted"},
 	{"--json", "", "one JSON object"},
 	{"--help", "", "this text"},
 };
@@ -25,7 +27,8 @@ static const char usage[] = "hornconf [-c DIR] [-s SERVER] [-D DOMAIN] [-n|-d] [
 	"       hornconf [-c DIR] [-s SERVER] [-D DOMAIN] -e name=value... | -X name...\n"
 	"       hornconf -p name...\n"
 	"       hornconf [-c DIR] init [name=value...] | check\n"
-	"       hornconf [-c DIR] server add NAME [name=value...] | remove NAME | rename OLD NEW | clone OLD NEW | list\n"
+	"       hornconf [-c DIR] server add NAME [name=value...] | remove NAME [--drain|--discard]\n"
+	"                          | rename OLD NEW | clone OLD NEW [name=value...] | list\n"
 	"       hornconf [-c DIR] [-s SERVER] domain add DOMAIN name=value... | remove DOMAIN | rename OLD NEW | list | default DOMAIN";
 
 static void say_warning(void *context, const char *text)
@@ -122,6 +125,8 @@ int main(int argc, char **argv)
 		const char **value = strcmp(argv[i], "-c") == 0 ? &c.dir : strcmp(argv[i], "-s") == 0 ? &o.server : strcmp(argv[i], "-D") == 0 ? &o.domain : NULL;
 		if (value != NULL && i + 1 < argc)
 			*value = argv[++i];
+		else if (strcmp(argv[i], "--drain") == 0 || strcmp(argv[i], "--discard") == 0)
+			args[n++] = argv[i];
 		else if (value != NULL || (argv[i][0] == '-' && !take_flag(&o, argv[i])))
 			bad = argv[i];
 		else if (argv[i][0] != '-')

@@ -1,130 +1,8 @@
-/* Servers and domains as a whole. */
+/* Domains as a whole. */
 #include "cmd/hornconf.h"
 
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sysexits.h>
-#include <unistd.h>
-
-static void file_of(char out[200], const char *server)
-{
-	(void)snprintf(out, 200, "servers/%s.conf", server);
-}
-
-static int check_new_name(struct cli *c, const char *name)
-{
-	if (!server_name_is_valid(span_of(name)))
-		return cli_fail(c, EX_USAGE, "'%s': a server's name is letters, digits, - and _", name);
-	if (config_server(&c->config, span_of(name)) != NULL)
-		return cli_fail(c, EX_USAGE, "there is a server '%s' already", name);
-	return 0;
-}
-
-/* A new server's file; it goes away again when the whole is not good with it. */
-static int add_file(struct cli *c, const char *name, struct span text)
-{
-	char file[200];
-	struct complaint why;
-	struct config fresh;
-	file_of(file, name);
-	int error = replace_file_at(c->dir_fd, file, text, 0644);
-	if (error != 0)
-		return cli_fail(c, EX_CANTCREAT, "%s/%s: %s", c->dir, file, strerror(error));
-	if (config_load(c->dir_fd, &fresh, &why) == 0) {
-		config_free(&fresh);
-		return EX_OK;
-	}
-	(void)unlinkat(c->dir_fd, file, 0);
-	return cli_fail(c, EX_CONFIG, "%s; nothing was changed", why.reason);
-}
-
-static int server_add(struct cli *c, char **args, int n)
-{
-	struct buffer text;
-	int status = n < 1 ? cli_fail(c, EX_USAGE, "server add NAME [name=value...]") : check_new_name(c, args[0]);
-	if (status != 0)
-		return status;
-	buffer_init(&text, 1024 * 1024);
-	buffer_printf(&text, "# The virtual server '%s': posthorn.conf(5).\n", args[0]);
-	for (int i = 1; i < n && status == 0; i++) {
-		const struct param_row *row;
-		const char *value;
-		status = conf_check_setting(c, SCOPE_SERVER, args[i], c->config.service.test_mode == 1, &row, &value);
-		if (status == 0)
-			buffer_printf(&text, "%s = %s\n", row->name, value);
-	}
-	if (status == 0)
-		status = add_file(c, args[0], buffer_span(&text));
-	buffer_free(&text);
-	return status;
-}
-
-static int server_remove(struct cli *c, char **args, int n)
-{
-	char file[200];
-	if (n != 1 || config_server(&c->config, span_of(args[0])) == NULL)
-		return cli_fail(c, EX_USAGE, "server remove NAME: no such server");
-	if (c->config.servers_n == 1)
-		return cli_fail(c, EX_USAGE, "the last server cannot be removed");
-	file_of(file, args[0]);
-	return unlinkat(c->dir_fd, file, 0) == 0 ? EX_OK : cli_fail(c, EX_CANTCREAT, "%s: %s", file, strerror(errno));
-}
-
-static int server_rename(struct cli *c, char **args, int n)
-{
-	char from[200], to[200];
-	int status = n != 2 || config_server(&c->config, span_of(args[0])) == NULL ? cli_fail(c, EX_USAGE, "server rename OLD NEW: no such server") :
-		check_new_name(c, args[1]);
-	if (status != 0)
-		return status;
-	file_of(from, args[0]);
-	file_of(to, args[1]);
-	return renameat(c->dir_fd, from, c->dir_fd, to) == 0 ? EX_OK : cli_fail(c, EX_CANTCREAT, "%s: %s", to, strerror(errno));
-}
-
-static int server_clone(struct cli *c, char **args, int n)
-{
-	char from[200];
-	struct buffer text;
-	int status = n != 2 || config_server(&c->config, span_of(args[0])) == NULL ? cli_fail(c, EX_USAGE, "server clone OLD NEW: no such server") :
-		check_new_name(c, args[1]);
-	if (status != 0)
-		return status;
-	file_of(from, args[0]);
-	buffer_init(&text, 16 * 1024 * 1024);
-	int error = read_file_at(c->dir_fd, from, 16 * 1024 * 1024, &text);
-	status = error == 0 ? add_file(c, args[1], buffer_span(&text)) : cli_fail(c, EX_NOINPUT, "%s: %s", from, strerror(error));
-	buffer_free(&text);
-	return status;
-}
-
-static int server_list(struct cli *c, char **args, int n)
-{
-	(void)args;
-	(void)n;
-	for (size_t i = 0; i < c->config.servers_n; i++)
-		(void)printf("%s\n", c->config.servers[i].name);
-	return EX_OK;
-}
-
-typedef int part_function(struct cli *c, char **args, int n);
-
-int conf_server(struct cli *c, struct conf_options *o, char **args, int n)
-{
-	static const struct { const char *word; part_function *run; } parts[] = {
-		{"add", server_add}, {"remove", server_remove}, {"rename", server_rename}, {"clone", server_clone}, {"list", server_list}};
-	int status = cli_load(c);
-	(void)o;
-	if (status != 0)
-		return status;
-	for (size_t i = 0; n > 0 && i < COUNT_OF(parts); i++)
-		if (strcmp(args[0], parts[i].word) == 0)
-			return parts[i].run(c, args + 1, n - 1);
-	return cli_fail(c, EX_USAGE, "server: add, remove, rename, clone or list is needed");
-}
-
-/* ---- domains ---- */
 
 struct domain_job {
 	const char *name, *fresh; /* fresh: the new name of a rename */
@@ -171,6 +49,12 @@ static int edit_rename(void *context, struct span old, struct buffer *out)
 		buffer_putc(out, '\n');
 	}
 	return found ? 0 : ENOENT;
+}
+
+static int edit_rename_default(void *context, struct span old, struct buffer *out)
+{
+	const struct domain_job *job = context;
+	return config_edit(old, NULL, SPAN_LIT("default_domain"), job->fresh, out);
 }
 
 static int edit_default(void *context, struct span old, struct buffer *out)
@@ -239,7 +123,7 @@ int conf_domain(struct cli *c, struct conf_options *o, char **args, int n)
 	const struct server *s = config_server(&c->config, span_of(name));
 	if (s == NULL)
 		return cli_fail(c, EX_USAGE, "no server '%s'", name);
-	file_of(file, name);
+	(void)snprintf(file, sizeof file, "servers/%s.conf", name);
 	const char *verb = n > 0 ? args[0] : "";
 	if (strcmp(verb, "list") == 0)
 		return list_domains(s);
@@ -250,6 +134,8 @@ int conf_domain(struct cli *c, struct conf_options *o, char **args, int n)
 		return cli_fail(c, EX_USAGE, "'%s' is the default domain: make another one the default first (hornconf domain default)", args[1]);
 	if (strcmp(verb, "remove") == 0 && n == 2)
 		return conf_checked_edit(c, file, edit_remove, &job);
+	if (strcmp(verb, "rename") == 0 && n == 3 && span_case_is(span_of(args[1]), s->p.default_domain))
+		return conf_checked_edit(c, file, edit_rename_default, &job);
 	if (strcmp(verb, "rename") == 0 && n == 3)
 		return conf_checked_edit(c, file, edit_rename, &job);
 	if (strcmp(verb, "default") == 0 && n == 2) {

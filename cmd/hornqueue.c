@@ -86,7 +86,7 @@ static int ask_about(struct cli *c, struct request *r, const char *act, const ch
 	int status = EX_NOINPUT;
 	struct buffer text;
 	buffer_init(&text, 4096);
-	for (size_t i = 0; i < c->config.servers_n && status == EX_NOINPUT; i++) {
+	for (size_t i = 0; i < c->config.servers_n && (status == EX_NOINPUT || (status == EX_UNAVAILABLE && text.n > 0 && r->server == NULL)); i++) {
 		const char *server = c->config.servers[i].name;
 		if (r->server != NULL && strcmp(r->server, server) != 0)
 			continue;
@@ -99,12 +99,26 @@ static int ask_about(struct cli *c, struct request *r, const char *act, const ch
 	return status;
 }
 
+/* Without -s a server that is stopped is said and passed over. */
+static int list_one(struct cli *c, struct request *r, const char *server)
+{
+	struct buffer text;
+	buffer_init(&text, 4096);
+	int status = cli_ask(c, "list", server, "", take_rows, r, &text);
+	if (status == EX_UNAVAILABLE && text.n > 0 && r->server == NULL)
+		status = cli_fail(c, EX_OK, "%s: %s", server, buffer_cstr(&text));
+	else if (status != 0 && text.n > 0)
+		(void)cli_fail(c, status, "%s", buffer_cstr(&text));
+	buffer_free(&text);
+	return status;
+}
+
 static int list(struct cli *c, struct request *r)
 {
 	int status = EX_OK;
 	for (size_t i = 0; i < c->config.servers_n && status == 0; i++)
 		if (r->server == NULL || strcmp(r->server, c->config.servers[i].name) == 0)
-			status = cli_ask(c, "list", c->config.servers[i].name, "", take_rows, r, NULL);
+			status = list_one(c, r, c->config.servers[i].name);
 	if (status == 0 && !r->json)
 		(void)printf("%zu message%s\n", r->rows, r->rows == 1 ? "" : "s");
 	return status;

@@ -1,5 +1,6 @@
 /* posthorn: starts, stops, shows the service. */
 #include "cmd/common/cli.h"
+#include "cmd/common/holder.h"
 #include "cmd/common/pair.h"
 #include "route/explain.h"
 
@@ -22,7 +23,7 @@ static const struct cli_option options[] = {
 	{"--json", "", "status and explain as JSON"},
 	{"--help", "", "this text"},
 };
-static const char usage[] = "posthorn [-c DIR] start [-F] | stop | reload | status [--json] | pause [SERVER...] | resume [SERVER...]\n"
+static const char usage[] = "posthorn [-c DIR] start [-F] [SERVER...] | stop [SERVER...] | pause [SERVER...] | resume [SERVER...] | reload | status [--json]\n"
 	"       posthorn [-c DIR] explain [-s SERVER] [--from ADDRESS] [--client ADDRESS] [--json] ADDRESS";
 
 struct request {
@@ -44,15 +45,15 @@ static void libexec_path(char *out, size_t size)
 		(void)snprintf(out, size, "%s", POSTHORN_LIBEXEC);
 }
 
-static _Noreturn void exec_master(const struct cli *c, const char *libexec, bool foreground, int notify)
+static _Noreturn void exec_master(const struct cli *c, const char *libexec, const struct request *r, int notify)
 {
 	char program[4200], fd[16];
 	(void)snprintf(program, sizeof program, "%s/master", libexec);
 	(void)snprintf(fd, sizeof fd, "%d", notify);
-	if (foreground)
-		(void)execl(program, "posthorn: master", "-F", "-c", c->dir, "-l", libexec, (char *)NULL);
+	if (r->foreground)
+		(void)execl(program, "posthorn: master", "-F", "-c", c->dir, "-l", libexec, "-s", r->names, (char *)NULL);
 	else
-		(void)execl(program, "posthorn: master", "-c", c->dir, "-l", libexec, "-n", fd, (char *)NULL);
+		(void)execl(program, "posthorn: master", "-c", c->dir, "-l", libexec, "-s", r->names, "-n", fd, (char *)NULL);
 	(void)fprintf(stderr, "posthorn: cannot run %s: %s\n", program, strerror(errno));
 	_exit(EX_OSFILE);
 }
@@ -75,19 +76,39 @@ static int wait_for_start(struct cli *c, int fd)
 	struct span text = span_until(&rest, '\n');
 	if (parse_u64(span_word(&text, " "), 255, &status) != 0)
 		return cli_fail(c, EX_SOFTWARE, "the master ended without a word; its log may say why");
-	return status == 0 ? EX_OK : cli_fail(c, (int)status, "%.*s", SPAN_ARG(span_trim(text)));
+	text = span_trim(text);
+	holder_say(c->program, text);
+	if (status == 0 && text.n > 0) /* the service runs, but not all of its servers */
+		return cli_fail(c, EX_OK, "%.*s", SPAN_ARG(text));
+	return status == 0 ? EX_OK : cli_fail(c, (int)status, "%.*s", SPAN_ARG(text));
 }
+
+/* Each must be there before anything is done. */
+static int check_names(struct cli *c, const struct request *r)
+{
+	struct span names = span_of(r->names);
+	for (struct span name; (name = span_word(&names, " ")).n > 0;)
+		if (config_server(&c->config, name) == NULL)
+			return cli_fail(c, EX_USAGE, "no server '%.*s'; nothing was changed", SPAN_ARG(name));
+	return EX_OK;
+}
+
+static int act(struct cli *c, const struct request *r);
 
 static int start(struct cli *c, const struct request *r)
 {
 	char libexec[4200];
 	int ends[2];
-	int status = pair_make_missing(c);
+	int status = check_names(c, r);
+	if (status == 0)
+		status = pair_make_missing(c);
 	if (status != 0)
 		return status;
+	if (r->names[0] != '\0' && cli_master(c) != 0)
+		return act(c, r);
 	libexec_path(libexec, sizeof libexec);
 	if (r->foreground)
-		exec_master(c, libexec, true, -1);
+		exec_master(c, libexec, r, -1);
 	if (pipe(ends) != 0)
 		return cli_fail(c, EX_OSERR, "%s", strerror(errno));
 	pid_t pid = fork();
@@ -101,7 +122,7 @@ static int start(struct cli *c, const struct request *r)
 		(void)dup2(null, 1);
 		if (strcmp(c->config.service.log_target, "stderr") != 0 && strcmp(c->config.service.log_target, "journal") != 0)
 			(void)dup2(null, 2);
-		exec_master(c, libexec, false, ends[1]);
+		exec_master(c, libexec, r, ends[1]);
 	}
 	(void)close(ends[1]);
 	return wait_for_start(c, ends[0]);
@@ -128,13 +149,15 @@ static void keep(void *context, struct span bytes)
 	buffer_put_span(context, bytes);
 }
 
-static void print_server(const struct server *s, const char *state)
+static void print_server(const struct server *s, const char *state, const char *reason)
 {
 	(void)printf("  %-16s %-8s listens on %s", s->name, state == NULL ? "" : state, s->p.listen);
 	if (s->p.listen_tls[0] != '\0')
 		(void)printf("; with TLS on %s", s->p.listen_tls);
 	if (s->p.listen_submission[0] != '\0')
 		(void)printf("; for submission on %s", s->p.listen_submission);
+	if (reason != NULL && reason[0] != '\0')
+		(void)printf("; it did not start: %s", reason);
 	(void)putchar('\n');
 }
 
@@ -149,7 +172,7 @@ static int status_text(struct cli *c, const struct buffer *answer)
 		const char *name = json_string_value(json_object_get(one, "name"));
 		const struct server *s = name == NULL ? NULL : config_server(&c->config, span_of(name));
 		if (s != NULL)
-			print_server(s, json_string_value(json_object_get(one, "state")));
+			print_server(s, json_string_value(json_object_get(one, "state")), json_string_value(json_object_get(one, "reason")));
 	}
 	json_decref(root);
 	return EX_OK;
@@ -177,17 +200,22 @@ static int status(struct cli *c, const struct request *r)
 	return result;
 }
 
-/* reload, pause, resume. */
+/* reload, pause, resume; start and stop of servers. */
 static int act(struct cli *c, const struct request *r)
 {
 	struct buffer text;
+	int status;
 	if (cli_master(c) == 0)
 		return cli_fail(c, EX_UNAVAILABLE, "the service is not running; posthorn start starts it");
-	buffer_init(&text, 4096);
+	if (strcmp(r->verb, "reload") == 0 && (status = pair_make_missing(c)) != 0) /* of servers that are new */
+		return status;
+	buffer_init(&text, 256 * 1024);
 	int result = cli_ask(c, r->verb, "-", r->names, NULL, NULL, &text);
+	bool reloaded = result == 0 && strcmp(r->verb, "reload") == 0;
+	holder_say(c->program, buffer_span(&text));
 	if (result != 0)
 		(void)cli_fail(c, result, "%s", buffer_cstr(&text));
-	else if (text.n > 0 && strcmp(r->verb, "reload") != 0)
+	else if (text.n > 0 && (!reloaded || strcmp(buffer_cstr(&text), "reloaded") != 0))
 		(void)printf("%s\n", buffer_cstr(&text));
 	buffer_free(&text);
 	return result;
@@ -255,7 +283,7 @@ static int run(struct cli *c, const struct request *r)
 	if (strcmp(r->verb, "start") == 0)
 		return start(c, r);
 	if (strcmp(r->verb, "stop") == 0)
-		return stop(c);
+		return r->names[0] == '\0' ? stop(c) : act(c, r);
 	if (strcmp(r->verb, "status") == 0)
 		return status(c, r);
 	if (strcmp(r->verb, "reload") == 0 || strcmp(r->verb, "pause") == 0 || strcmp(r->verb, "resume") == 0)
@@ -263,6 +291,11 @@ static int run(struct cli *c, const struct request *r)
 	if (strcmp(r->verb, "explain") == 0)
 		return explain(c, r);
 	return cli_fail(c, EX_USAGE, "'%s': start, stop, pause, resume, reload, status or explain is needed", r->verb);
+}
+
+static bool takes_names(const char *verb)
+{
+	return strcmp(verb, "start") == 0 || strcmp(verb, "stop") == 0 || strcmp(verb, "pause") == 0 || strcmp(verb, "resume") == 0;
 }
 
 static bool add_name(struct request *r, const char *name)
@@ -292,7 +325,7 @@ int main(int argc, char **argv)
 			r.json = true;
 		else if (argv[i][0] != '-' && r.verb != NULL && r.address == NULL && strcmp(r.verb, "explain") == 0)
 			r.address = argv[i];
-		else if (argv[i][0] != '-' && r.verb != NULL && (strcmp(r.verb, "pause") == 0 || strcmp(r.verb, "resume") == 0) && add_name(&r, argv[i]))
+		else if (argv[i][0] != '-' && r.verb != NULL && takes_names(r.verb) && add_name(&r, argv[i]))
 			continue;
 		else if (argv[i][0] == '-' || r.verb != NULL)
 			return cli_fail(&c, EX_USAGE, "'%s' is not understood; --help shows the options", argv[i]);

@@ -1,7 +1,8 @@
 COMMANDS += posthorn hornconf hornqueue hornmap hornpasswd horncert sendmail
-SRC_posthorn := cmd/posthorn.c cmd/common/cli.c cmd/common/pair.c
+SRC_posthorn := cmd/posthorn.c cmd/common/cli.c cmd/common/pair.c cmd/common/holder.c
 LIBS_posthorn := -lssl -lcrypto -ljansson
-SRC_hornconf := cmd/hornconf.c cmd/hornconf_print.c cmd/hornconf_edit.c cmd/hornconf_tree.c cmd/common/cli.c
+SRC_hornconf := cmd/hornconf.c cmd/hornconf_print.c cmd/hornconf_edit.c cmd/hornconf_tree.c cmd/hornconf_server.c cmd/common/cli.c cmd/common/pair.c cmd/common/holder.c
+LIBS_hornconf := -lssl -lcrypto -ljansson
 SRC_hornqueue := cmd/hornqueue.c cmd/hornqueue_badmail.c cmd/common/cli.c
 LIBS_hornqueue := -ljansson
 SRC_sendmail := cmd/sendmail.c cmd/sendmail_smtp.c cmd/common/cli.c

@@ -9,6 +9,7 @@
 #include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sysexits.h>
@@ -37,7 +38,8 @@ static int confine(void)
 	return error;
 }
 
-int main(void)
+/* Arguments: --snapshot, then the names of the servers that the service knows, in their order. */
+int main(int argc, char **argv)
 {
 	struct config c;
 	struct complaint why = {0};
@@ -48,6 +50,8 @@ int main(void)
 		complain(&why, "config", 0, "cannot confine the process: errno %d", error);
 	else
 		error = config_load(3, &c, &why);
+	if (error == 0 && argc > 2 && (error = config_place(&c, argv + 2, (size_t)argc - 2)) != 0)
+		complain(&why, "servers", 0, error == E2BIG ? "too many servers were made and removed since the start: restart the service" : "%s", strerror(error));
 	if (error != 0) {
 		buffer_printf(&out, "%s\n%u\n%s\n", why.file, why.line, why.reason);
 	} else {

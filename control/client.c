@@ -111,6 +111,10 @@ static void ask_qmgr(struct client *cl, struct span act, struct span server, str
 		return;
 	}
 	struct channel *q = c->qmgrs[s - c->proc.config.servers];
+	if (q == NULL && c->stopped[s - c->proc.config.servers]) {
+		client_finish(cl, EX_UNAVAILABLE, SPAN_LIT("the server is stopped; posthorn start with its name starts it"));
+		return;
+	}
 	if (q == NULL) {
 		client_finish(cl, EX_TEMPFAIL, SPAN_LIT("the queue's process is being replaced; try again"));
 		return;
@@ -132,7 +136,7 @@ static void run_request(struct client *cl, struct span line)
 	}
 	if (!span_is(act, "status") && !span_is(act, "list") && !span_is(act, "show") && !span_is(act, "why") && !span_is(act, "explain"))
 		LOG(&cl->control->proc.log, act, NO_ID, F("act", act), F("server", server), F("argument", argument), F("uid", span_of(user)));
-	if (span_is(act, "status") || span_is(act, "reload") || span_is(act, "pause") || span_is(act, "resume"))
+	if (span_is(act, "status") || span_is(act, "reload") || span_is(act, "pause") || span_is(act, "resume") || span_is(act, "start") || span_is(act, "stop"))
 		ask_master(cl, act, argument);
 	else
 		ask_qmgr(cl, act, server, argument);

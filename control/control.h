@@ -33,6 +33,7 @@ struct control {
 	uid_t owner_uid;
 	struct event *accept;
 	struct channel **qmgrs; /* by server */
+	bool stopped[SERVERS_MOST];
 	struct client *clients;
 	size_t clients_n;
 	uint64_t serial;

@@ -113,6 +113,16 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	*place = ch;
 }
 
+static int on_server_state(struct channel *ch, struct message *m)
+{
+	HANDLE(ch, m, server_state, said);
+	struct control *c = ((struct process *)ch->program)->program;
+	if (said.server >= SERVERS_MOST)
+		return EBADMSG;
+	c->stopped[said.server] = said.state >= SERVER_STOPPED;
+	return 0;
+}
+
 static void reloaded(struct process *p, const struct config *old)
 {
 	(void)old;
@@ -138,11 +148,12 @@ int main(void)
 	c->proc.linked = linked;
 	c->proc.reloaded = reloaded;
 	proc_handle(&c->proc, MSG_admin_done, on_admin_done);
+	proc_handle(&c->proc, MSG_server_state, on_server_state);
 	c->socket_fd = proc_fd(&c->proc, "socket");
 	c->owner_uid = getuid();
 	if ((c->proc.flags & PROC_ROOT) != 0)
 		(void)!proc_default_uid(c->proc.config.service.mail_owner, "", &c->owner_uid, &gid);
-	c->qmgrs = calloc(c->proc.config.servers_n, sizeof(struct channel *));
+	c->qmgrs = calloc(SERVERS_MOST, sizeof(struct channel *));
 	c->accept = event_new(c->proc.base, c->socket_fd, EV_READ | EV_PERSIST, on_accept, c);
 	c->reap = event_new(c->proc.base, -1, 0, explain_reap, c);
 	if (c->reap == NULL || own_read(&c->own) != 0 || c->qmgrs == NULL || c->accept == NULL || event_add(c->accept, NULL) != 0)

@@ -117,8 +117,8 @@ void keys_check_ntlm(struct gssd *g)
 
 int keys_read(struct gssd *g)
 {
-	g->offers = calloc(g->proc.config.servers_n, sizeof *g->offers);
-	g->authorities = calloc(g->proc.config.servers_n, sizeof *g->authorities);
+	g->offers = calloc(SERVERS_MOST, sizeof *g->offers);
+	g->authorities = calloc(SERVERS_MOST, sizeof *g->authorities);
 	if (g->offers == NULL || g->authorities == NULL || setenv("KRB5RCACHENAME", "file2:replays", 1) != 0)
 		return ENOMEM;
 	int error = gss_write_own(g->dir_fd);

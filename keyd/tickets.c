@@ -15,7 +15,7 @@ static void rotate(int fd, short what, void *context)
 	struct keyd *k = context;
 	(void)fd;
 	(void)what;
-	for (size_t i = 0; i < k->proc.config.servers_n; i++) {
+	for (size_t i = 0; i < SERVERS_MOST; i++) { /* of those to come as well */
 		struct tls_tickets *t = &k->tickets[i];
 		memcpy(t->keys[1], t->keys[0], TICKET_KEY);
 		if (fill_random(t->keys[0], TICKET_KEY) != 0)
@@ -31,7 +31,7 @@ static void rotate(int fd, short what, void *context)
 int tickets_begin(struct keyd *k)
 {
 	static const struct timeval hour = {.tv_sec = TICKETS_S};
-	k->tickets = calloc(k->proc.config.servers_n, sizeof *k->tickets);
+	k->tickets = calloc(SERVERS_MOST, sizeof *k->tickets);
 	k->rotate = event_new(k->proc.base, -1, EV_PERSIST, rotate, k);
 	if (k->tickets == NULL || k->rotate == NULL || event_add(k->rotate, &hour) != 0)
 		return ENOMEM;

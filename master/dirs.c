@@ -90,16 +90,39 @@ static int make_control_socket(struct master *m, struct complaint *why)
 }
 
 /* Drop directories of local domains that have their own. */
+static int make_drops(struct master *m, const struct server *s, struct complaint *why)
+{
+	int status = 0;
+	for (size_t k = 0; k < s->domains_n && status == 0; k++)
+		if (s->domains[k].p.type == DOMAIN_LOCAL)
+			status = make_dir(m, s->domains[k].p.local.drop_directory, "", NULL, 0750, why);
+	return status;
+}
+
 int master_make_drops(struct master *m, struct complaint *why)
 {
 	int status = 0;
-	for (size_t i = 0; i < m->config.servers_n && status == 0; i++)
-		for (size_t k = 0; k < m->config.servers[i].domains_n && status == 0; k++) {
-			const struct domain *d = &m->config.servers[i].domains[k];
-			if (d->p.type == DOMAIN_LOCAL)
-				status = make_dir(m, d->p.local.drop_directory, "", NULL, 0750, why);
-		}
+	for (uint32_t i = 0; i < m->config.servers_n && status == 0; i++)
+		if (m->runs[i].state == RUN_STARTING || m->runs[i].state == RUN_RUNNING)
+			status = make_drops(m, &m->config.servers[i], why);
 	return status;
+}
+
+int master_make_server_dirs(struct master *m, const struct server *s, struct complaint *why)
+{
+	const char *group = m->root ? m->config.service.setgid_group : NULL;
+	char pick[64];
+	(void)snprintf(pick, sizeof pick, "%s-pick", m->config.service.mail_owner);
+	int status = make_dir(m, s->p.home_directory, "", NULL, 0755, why);
+	if (status == 0)
+		status = make_queue_dirs(m, s, why);
+	if (status == 0)
+		status = make_dir(m, s->p.pickup_directory, "pick", group, m->root ? 02770 : 0770, why);
+	if (status == 0)
+		status = make_dir(m, s->p.local.drop_directory, "", NULL, 0750, why);
+	if (status == 0)
+		status = make_dir(m, s->p.badmail_directory, "", m->root ? pick : NULL, 0770, why);
+	return status == 0 ? make_drops(m, s, why) : status;
 }
 
 int master_make_dirs(struct master *m, struct complaint *why)
@@ -107,8 +130,6 @@ int master_make_dirs(struct master *m, struct complaint *why)
 	char path[1100];
 	const struct service_params *p = &m->config.service;
 	const char *group = m->root ? p->setgid_group : NULL;
-	char pick[64];
-	(void)snprintf(pick, sizeof pick, "%s-pick", p->mail_owner);
 	(void)snprintf(path, sizeof path, "%s/maildrop", p->spool_directory);
 	int status = make_dir(m, path, "pick", group, m->root ? 03730 : 0700, why);
 	(void)snprintf(path, sizeof path, "%s/sts", p->spool_directory);
@@ -122,19 +143,5 @@ int master_make_dirs(struct master *m, struct complaint *why)
 		status = make_dir(m, path, "gssc", NULL, 0700, why);
 	if (status == 0)
 		status = make_dir(m, p->log_directory, "log", NULL, 0755, why);
-	for (size_t i = 0; i < m->config.servers_n && status == 0; i++) {
-		const struct server *s = &m->config.servers[i];
-		status = make_dir(m, s->p.home_directory, "", NULL, 0755, why);
-		if (status == 0)
-			status = make_queue_dirs(m, s, why);
-		if (status == 0)
-			status = make_dir(m, s->p.pickup_directory, "pick", group, m->root ? 02770 : 0770, why);
-		if (status == 0)
-			status = make_dir(m, s->p.local.drop_directory, "", NULL, 0750, why);
-		if (status == 0)
-			status = make_dir(m, s->p.badmail_directory, "", m->root ? pick : NULL, 0770, why);
-	}
-	if (status == 0)
-		status = master_make_drops(m, why);
 	return status == 0 ? make_control_socket(m, why) : status;
 }

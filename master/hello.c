@@ -116,7 +116,7 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 		break;
 	case R_PICKUP:
 		give_dirs(g, m, c);
-		if (c->server == 0) {
+		if (&m->config.servers[c->server] == config_main_server(&m->config)) {
 			(void)snprintf(paths[0], 1200, "%s/maildrop", m->config.service.spool_directory);
 			give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "maildrop");
 		}

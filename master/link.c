@@ -71,8 +71,7 @@ void master_link_child(struct master *m, struct child *c)
 			link_pair(c, o);
 	if (c->role == R_KEYD || c->role == R_AUTHD || c->role == R_SMTPD || c->role == R_GSSD) /* after the log, which may have to hear of them; before those who want them */
 		master_send_secrets(m, c);
-	if (c->role == R_FRONT)
-		master_tell_front(m, c);
+	master_tell_child(m, c);
 	for (struct child *o = m->children; o != NULL; o = o->next) {
 		if (o == c || o->channel == NULL || o->role == R_LOGD)
 			continue;

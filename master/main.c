@@ -33,10 +33,11 @@ static void on_hup(int sig, short what, void *context)
 {
 	struct buffer text;
 	uint32_t status;
+	bool begun[SERVERS_MOST];
 	(void)sig;
 	(void)what;
 	buffer_init(&text, 4096);
-	master_reload(context, &text, &status);
+	master_reload(context, &text, &status, begun);
 	buffer_free(&text);
 }
 
@@ -83,14 +84,15 @@ static int set_up_loop(struct master *m)
 	return m->beat != NULL && event_add(m->beat, &second) == 0 ? 0 : EX_OSERR;
 }
 
-/* Started by the posthorn command: -c DIR -l LIBEXEC [-n NOTIFY_FD] [-F]. */
+/* Started by the posthorn command: -c DIR -l LIBEXEC [-n NOTIFY_FD] [-s SERVERS] [-F]. */
 static int parse_options(struct master *m, int argc, char **argv)
 {
 	int option;
 	uint64_t fd;
-	while ((option = getopt(argc, argv, "c:l:n:F")) != -1) {
+	while ((option = getopt(argc, argv, "c:l:n:s:F")) != -1) {
 		switch (option) {
 		case 'c': m->dir = optarg; break;
+		case 's': m->to_start = optarg; break;
 		case 'l': m->libexec = optarg; break;
 		case 'F': m->foreground = true; break;
 		case 'n':

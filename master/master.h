@@ -30,8 +30,36 @@ enum { NO_SERVER = UINT32_MAX };
 
 struct listener {
 	int fd;
-	uint32_t server;
+	uint32_t number, server;
 	enum listen_kind kind;
+	struct endpoint endpoint;
+	bool any;  /* of a "*" */
+	bool kept; /* while a new configuration is being put into force */
+};
+
+/* A server, by its number (MISSION A3 to A5). */
+enum run_state { RUN_STOPPED, RUN_STARTING, RUN_RUNNING, RUN_STOPPING };
+struct server_run {
+	enum run_state state;
+	bool paused;         /* by name */
+	bool wanted;         /* remembered: it ran when the service was stopped, or would have */
+	bool known;          /* something is remembered */
+	bool again;          /* started again once it has stopped */
+	bool front_knows;    /* that it is stopped */
+	unsigned stage;      /* of its stop */
+	uint32_t serial;     /* of the state that front was told last */
+	uint64_t sessions, queued;
+	struct event *timer; /* of a stop's stage */
+	char why[800]; /* why it could not start; empty: nothing went wrong */
+};
+
+/* Acts of the control socket that are answered when the servers are where they shall be. */
+struct pending {
+	uint32_t instance; /* of control */
+	uint64_t serial;
+	bool start, reload;
+	struct pending *next;
+	bool servers[];
 };
 
 struct master {
@@ -46,10 +74,13 @@ struct master {
 	struct child *children;
 	struct listener *listeners;
 	size_t listeners_n;
+	uint32_t listeners_made;
+	struct server_run *runs; /* by server */
+	struct pending *pendings;
 	struct log log;
 	struct event *signals[4], *beat, *stage_timer;
-	uint64_t *sessions, *queued; /* by server */
-	bool paused, *server_paused; /* the service; by server: each for itself */
+	bool paused; /* the service */
+	const char *to_start; /* names of servers, with blanks: started with the service whatever is remembered */
 	uint64_t ping_serial;
 };
 
@@ -58,14 +89,29 @@ int master_prepare(struct master *m, struct complaint *why);
 int master_read_config(struct master *m, struct config *out, int *fd, struct complaint *why);
 /* dirs.c */
 int master_make_dirs(struct master *m, struct complaint *why);
+int master_make_server_dirs(struct master *m, const struct server *s, struct complaint *why);
 int master_make_drops(struct master *m, struct complaint *why);
 int master_open_dir(struct master *m, const char *path);
 /* listen.c */
-int master_listen(struct master *m, struct complaint *why);
+int master_listen(struct master *m, uint32_t server, struct complaint *why); /* all of a server's; 0 or a sysexits code, and then none */
+void master_listen_no_more(struct master *m, uint32_t server);
+void master_tell_listeners(const struct master *m, const struct child *front, uint32_t server);
+int master_relisten(struct master *m, const struct config *fresh, struct complaint *why); /* what is new of running servers; 0 or a sysexits code, and then nothing has changed */
+void master_relisten_end(struct master *m); /* what fresh does not have is closed, front has what is new */
 /* spawn.c */
 int master_spawn_all(struct master *m, struct complaint *why);
 int master_spawn_wanted(struct master *m, enum role role, struct complaint *why); /* maps, gssd, gssc: if the configuration needs it, unless it is there */
 int master_spawn_local(struct master *m, struct complaint *why); /* unless they are there */
+int master_spawn_server(struct master *m, uint32_t server, struct complaint *why);
+void master_stop_child(struct child *c, uint32_t grace_ms);
+void master_announce_if_complete(struct master *m);
+/* server.c: one server's start and stop */
+void master_start_server(struct master *m, uint32_t server); /* run.why: why it can't */
+void master_stop_server(struct master *m, uint32_t server);
+void master_fail_server(struct master *m, uint32_t server, const char *why);
+void master_server_ready(struct master *m, uint32_t server); /* if all of its processes are */
+void master_server_step(struct master *m, uint32_t server);  /* a process of it has ended, front has told its sessions */
+void master_start_servers(struct master *m); /* as is remembered, else as startup says */
 void master_child_ended(struct master *m, pid_t pid, int status);
 extern const struct channel_owner master_child_owner;
 const char *master_child_server(const struct master *m, const struct child *c);
@@ -82,14 +128,22 @@ void master_stop_step(struct master *m);
 void master_beat(int fd, short what, void *context);
 /* admin.c */
 int master_on_admin(struct channel *c, struct message *m);
-void master_reload(struct master *m, struct buffer *text, uint32_t *status);
 /* state.c */
-int master_read_states(struct master *m, struct complaint *why); /* 0 or a sysexits code */
-const char *master_server_state(const struct master *m, uint32_t server); /* running, paused, stopping */
+int master_read_states(struct master *m, uint32_t first, struct complaint *why); /* of servers from a number on; 0 or a sysexits code */
+int master_write_states(const struct master *m); /* 0 or errno */
+const char *master_server_state(const struct master *m, uint32_t server); /* running, paused, stopped, starting, stopping */
 bool master_any_paused(const struct master *m);
-void master_send_states(const struct master *m, struct child *front);
-void master_tell_front(const struct master *m, struct child *front); /* a new one: states, then listeners, which are as many as there are */
+uint32_t master_server_named(const struct master *m, struct span name); /* NO_SERVER: none */
+void master_send_state(const struct master *m, const struct child *to, uint32_t server);
+void master_tell_state(struct master *m, uint32_t server); /* to all who go by it */
+void master_tell_child(const struct master *m, const struct child *c); /* a new one: states, and front the listeners */
 void master_pause(struct master *m, struct span names, bool pause, struct buffer *text, uint32_t *status); /* no names: the service */
+/* acts.c */
+void master_act_servers(struct master *m, struct channel *control, uint64_t serial, struct span names, bool start);
+void master_answer_reload(struct master *m, struct channel *control, uint64_t serial, const bool *begun); /* once those are up that it began */
+void master_end_pending(struct master *m); /* answers those that are through */
+/* reload.c */
+void master_reload(struct master *m, struct buffer *text, uint32_t *status, bool begun[SERVERS_MOST]); /* begun: servers that come up by it */
 /* for the waiting start command */
 void master_announce(struct master *m, int status, const char *text);
 

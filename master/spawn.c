@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -28,19 +27,44 @@ static void log_warning(void *context, const char *text)
 	LOG(&m->log, config_warning, NO_ID, F("text", span_of(text)));
 }
 
-static void announce_if_complete(struct master *m)
+/* Of those that did not come up, why.  How many did. */
+static size_t say_failures(const struct master *m, struct buffer *text)
 {
-	for (const struct child *c = m->children; c != NULL; c = c->next)
-		if (c->state != CHILD_READY)
-			return;
-	if (m->announced)
+	size_t up = 0;
+	for (uint32_t i = 0; i < m->config.servers_n; i++) {
+		const struct server_run *r = &m->runs[i];
+		up += r->state == RUN_RUNNING;
+		if (r->why[0] != '\0' && !m->config.servers[i].gone)
+			buffer_printf(text, "%sserver %s did not start: %s", text->n > 0 ? "; " : "", m->config.servers[i].name, r->why);
+	}
+	return up;
+}
+
+void master_announce_if_complete(struct master *m)
+{
+	struct buffer text;
+	if (m->announced || m->stopping)
 		return;
+	for (const struct child *c = m->children; c != NULL; c = c->next)
+		if (c->state != CHILD_READY && c->server == NO_SERVER)
+			return;
+	for (uint32_t i = 0; i < m->config.servers_n; i++)
+		if (m->runs[i].state == RUN_STARTING || m->runs[i].state == RUN_STOPPING)
+			return;
+	buffer_init(&text, 600);
+	if (say_failures(m, &text) == 0 && text.n > 0) { /* a service without any server is of no use */
+		master_announce(m, EX_UNAVAILABLE, buffer_cstr(&text));
+		master_stop(m);
+		buffer_free(&text);
+		return;
+	}
 	LOG(&m->log, started, NO_ID, F("version", SPAN_LIT(POSTHORN_VERSION)));
 	config_warnings(&m->config, log_warning, m);
 	if (master_any_paused(m))
 		LOG(&m->log, still_paused, NO_ID, F("servers", m->paused ? SPAN_LIT("all") : SPAN_LIT("some")));
 	own_warn_of_gateways(&m->config, log_warning, m);
-	master_announce(m, 0, "started");
+	master_announce(m, 0, text.n > 0 ? buffer_cstr(&text) : "");
+	buffer_free(&text);
 }
 
 static int on_ready(struct channel *ch, struct message *msg)
@@ -49,7 +73,9 @@ static int on_ready(struct channel *ch, struct message *msg)
 	struct child *c = find_child(ch);
 	c->state = CHILD_READY;
 	c->landlock = ready.landlock;
-	announce_if_complete(c->master);
+	if (c->server != NO_SERVER)
+		master_server_ready(c->master, c->server);
+	master_announce_if_complete(c->master);
 	return 0;
 }
 
@@ -60,7 +86,9 @@ static int on_failed(struct channel *ch, struct message *msg)
 	char text[600];
 	(void)snprintf(text, sizeof text, "%s: %.*s", role_name(c->role), SPAN_ARG(failed.reason));
 	LOG(&c->master->log, process_ended, NO_ID, F("process", span_of(role_name(c->role))), F("reason", failed.reason));
-	if (!c->master->announced) {
+	if (c->server != NO_SERVER) {
+		master_fail_server(c->master, c->server, text);
+	} else if (!c->master->announced) {
 		master_announce(c->master, EX_UNAVAILABLE, text);
 		master_stop(c->master);
 	}
@@ -81,10 +109,14 @@ static int on_count(struct channel *ch, struct message *msg)
 	struct master *m = c->master;
 	if (count.server >= m->config.servers_n || (c->server != NO_SERVER && c->server != count.server))
 		return EBADMSG;
-	if (c->role == R_FRONT)
-		m->sessions[count.server] = count.n;
-	else
-		m->queued[count.server] = count.n;
+	struct server_run *r = &m->runs[count.server];
+	if (c->role != R_FRONT) {
+		r->queued = count.n;
+		return 0;
+	}
+	r->sessions = count.n;
+	r->front_knows = count.serial == r->serial;
+	master_server_step(m, count.server);
 	return 0;
 }
 
@@ -174,14 +206,28 @@ static void on_respawn(int fd, short what, void *context)
 	struct complaint why = {0};
 	(void)fd;
 	(void)what;
-	if (c->master->stopping || c->state != CHILD_DOWN)
+	if (c->master->stopping || c->state != CHILD_DOWN || (c->server != NO_SERVER && c->master->runs[c->server].state != RUN_RUNNING))
 		return;
 	if (spawn(c->master, c, &why) != 0)
 		LOG(&c->master->log, process_ended, NO_ID, F("process", span_of(role_name(c->role))), F("reason", span_of(why.reason)));
 }
 
+/* One that is there and has ended is started again. */
+static struct child *find_down(const struct master *m, enum role role, uint32_t server)
+{
+	struct child *c = m->children;
+	while (c != NULL && (c->role != role || c->server != server || c->pid > 0))
+		c = c->next;
+	return c;
+}
+
 static int add_child(struct master *m, enum role role, uint32_t server, struct complaint *why)
 {
+	struct child *old = server == NO_SERVER ? NULL : find_down(m, role, server);
+	if (old != NULL) {
+		(void)event_del(old->respawn);
+		return spawn(m, old, why);
+	}
 	struct child *c = calloc(1, sizeof *c), **end = &m->children;
 	if (c == NULL)
 		return ENOMEM;
@@ -201,26 +247,49 @@ int master_spawn_local(struct master *m, struct complaint *why)
 			return 0;
 	int error = add_child(m, R_DELIVER, NO_SERVER, why);
 	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
-		error = add_child(m, R_LOCAL, i, why);
+		if (m->runs[i].state == RUN_STARTING || m->runs[i].state == RUN_RUNNING)
+			error = add_child(m, R_LOCAL, i, why);
 	return error;
 }
 
 int master_spawn_wanted(struct master *m, enum role role, struct complaint *why)
 {
 	const struct config *c = &m->config;
-	bool wanted = role == R_MAPS ? config_uses_maps(c) : role == R_GSSD ? config_uses_gss(c) : role == R_GSSC ? config_logs_in_integrated(c) : false;
+	bool wanted = role == R_MAPS ? config_uses_maps(c) : role == R_GSSD ? config_uses_gss(c) : role == R_GSSC ? config_logs_in_integrated(c) : role == R_PAMD ? config_uses_pam(c) : false;
 	for (const struct child *old = m->children; old != NULL; old = old->next)
 		wanted = wanted && old->role != role;
 	return wanted ? add_child(m, role, NO_SERVER, why) : 0;
 }
 
-static int add_queue(struct master *m, uint32_t server, struct complaint *why)
+static bool has_child(const struct master *m, enum role role, uint32_t server)
+{
+	const struct child *c = m->children;
+	while (c != NULL && (c->role != role || c->server != server || c->pid <= 0))
+		c = c->next;
+	return c != NULL;
+}
+
+int master_spawn_server(struct master *m, uint32_t server, struct complaint *why)
 {
 	static const enum role roles[] = {R_MOVER, R_CLEANUP, R_QMGR, R_DROP, R_PICKUP};
 	int error = 0;
 	for (size_t i = 0; i < COUNT_OF(roles) && error == 0; i++)
 		error = add_child(m, roles[i], server, why);
+	if (error == 0 && config_runs_deliveries(&m->config)) {
+		error = master_spawn_local(m, why);
+		if (error == 0 && !has_child(m, R_LOCAL, server))
+			error = add_child(m, R_LOCAL, server, why);
+	}
+	if (error != 0 && why->reason[0] == '\0')
+		complain(why, NULL, 0, "%s", strerror(error));
 	return error;
+}
+
+void master_stop_child(struct child *c, uint32_t grace_ms)
+{
+	c->state = CHILD_ENDING;
+	if (c->channel != NULL)
+		send_stop(c->channel, (struct msg_stop){.grace_ms = grace_ms}, -1);
 }
 
 int master_spawn_all(struct master *m, struct complaint *why)
@@ -228,23 +297,19 @@ int master_spawn_all(struct master *m, struct complaint *why)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	long workers = cpus < 1 ? 1 : cpus > 8 ? 8 : cpus;
 	static const enum role shared[] = {R_LOGD, R_RESOLVER, R_STS, R_AUTHD, R_KEYD, R_BOUNCE, R_CONTROL};
-	m->sessions = calloc(m->config.servers_n, sizeof *m->sessions);
-	m->queued = calloc(m->config.servers_n, sizeof *m->queued);
-	int error = m->sessions == NULL || m->queued == NULL ? ENOMEM : 0;
+	int error = 0;
 	for (size_t i = 0; i < COUNT_OF(shared) && error == 0; i++)
 		error = add_child(m, shared[i], NO_SERVER, why);
 	if (error == 0)
 		error = master_spawn_wanted(m, R_MAPS, why);
-	if (error == 0 && config_uses_pam(&m->config))
-		error = add_child(m, R_PAMD, NO_SERVER, why);
+	if (error == 0)
+		error = master_spawn_wanted(m, R_PAMD, why);
 	if (error == 0)
 		error = master_spawn_wanted(m, R_GSSD, why);
 	if (error == 0)
 		error = master_spawn_wanted(m, R_GSSC, why);
-	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
-		error = add_queue(m, i, why);
-	if (error == 0 && config_runs_deliveries(&m->config))
-		error = master_spawn_local(m, why);
+	if (error == 0)
+		master_start_servers(m);
 	for (long i = 0; i < workers && error == 0; i++)
 		error = add_child(m, R_SMTP, NO_SERVER, why);
 	for (long i = 0; i < workers && error == 0; i++)
@@ -276,6 +341,12 @@ static int64_t back_off_ms(struct child *c)
 	return wait > 10000 ? 10000 : wait;
 }
 
+static void say_end(char *text, size_t size, const struct child *c, int status)
+{
+	(void)snprintf(text, size, "%s ended during the start (%s %d)", role_name(c->role),
+		WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+}
+
 void master_child_ended(struct master *m, pid_t pid, int status)
 {
 	struct child *c = m->children;
@@ -286,8 +357,8 @@ void master_child_ended(struct master *m, pid_t pid, int status)
 	bool wanted = c->state != CHILD_ENDING && !m->stopping;
 	c->pid = 0;
 	c->state = CHILD_DOWN;
-	if (c->role == R_FRONT)
-		memset(m->sessions, 0, m->config.servers_n * sizeof *m->sessions);
+	for (uint32_t i = 0; i < m->config.servers_n && c->role == R_FRONT; i++)
+		m->runs[i].sessions = 0;
 	channel_close(c->channel);
 	c->channel = NULL;
 	if (c->role == R_LOGD) {
@@ -298,11 +369,23 @@ void master_child_ended(struct master *m, pid_t pid, int status)
 		master_stop_step(m);
 		return;
 	}
+	enum run_state run = c->server == NO_SERVER ? RUN_RUNNING : m->runs[c->server].state;
+	if (run == RUN_STOPPING || run == RUN_STOPPED) {
+		master_server_step(m, c->server);
+		return;
+	}
 	log_end(m, c, status);
+	if (run == RUN_STARTING) {
+		char text[200];
+		say_end(text, sizeof text, c, status);
+		master_fail_server(m, c->server, text);
+		return;
+	}
+	for (uint32_t i = 0; i < m->config.servers_n && c->role == R_FRONT; i++)
+		master_server_step(m, i);
 	if (!m->announced) {
 		char text[200];
-		(void)snprintf(text, sizeof text, "%s ended during the start (%s %d)", role_name(c->role),
-			WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		say_end(text, sizeof text, c, status);
 		master_announce(m, EX_UNAVAILABLE, text);
 		master_stop(m);
 		return;

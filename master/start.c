@@ -13,6 +13,18 @@
 enum { SNAPSHOT_LIMIT = 64 * 1024 * 1024 };
 
 /* Runs libexec/config on DIR; its output: "ok\n" and the snapshot, or "FILE\nLINE\nREASON\n". */
+static void exec_config(const struct master *m, const char *program)
+{
+	char *words[SERVERS_MOST + 3];
+	size_t n = 0;
+	words[n++] = (char *)(uintptr_t)"posthorn: config";
+	words[n++] = (char *)(uintptr_t)"--snapshot";
+	for (size_t i = 0; i < m->config.servers_n; i++) /* they keep their numbers */
+		words[n++] = (char *)(uintptr_t)m->config.servers[i].name;
+	words[n] = NULL;
+	(void)execv(program, words);
+}
+
 static int run_config(struct master *m, struct buffer *out)
 {
 	int ends[2];
@@ -23,7 +35,7 @@ static int run_config(struct master *m, struct buffer *out)
 	pid_t pid = fork();
 	if (pid == 0) {
 		if (dup2(ends[1], 1) >= 0 && dup2(m->dir_fd, 3) >= 0)
-			(void)execl(program, "posthorn: config", "--snapshot", (char *)NULL);
+			exec_config(m, program);
 		_exit(127);
 	}
 	(void)close(ends[1]);
@@ -154,18 +166,17 @@ int master_prepare(struct master *m, struct complaint *why)
 	if (master_read_config(m, &m->config, &m->config_fd, why) != 0)
 		return EX_CONFIG;
 	m->generation = 1;
-	int status = take_lock(m, why);
+	m->runs = calloc(SERVERS_MOST, sizeof *m->runs);
+	int status = m->runs == NULL ? EX_OSERR : take_lock(m, why);
 	if (status == 0)
 		status = next_epoch(m, why);
 	if (status == 0)
-		status = master_read_states(m, why);
+		status = master_read_states(m, 0, why);
 	if (status == 0)
 		status = make_auth_key(m, why);
 	if (status == 0 && master_check_secrets(m, &m->config, why) != 0)
 		status = EX_NOINPUT;
 	if (status == 0)
 		status = master_make_dirs(m, why);
-	if (status == 0)
-		status = master_listen(m, why);
 	return status;
 }

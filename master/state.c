@@ -1,4 +1,5 @@
-/* What is remembered of servers (MISSION A3, A4): which are paused, and whether the service is.  DIR/state/servers has a line each. */
+/* What is remembered of servers (MISSION A3 to A5): which run, which are paused, and whether the service is.  DIR/state/servers has
+ * a line each. */
 #include "master.h"
 
 #include <fcntl.h>
@@ -13,34 +14,43 @@ bool master_any_paused(const struct master *m)
 {
 	bool any = m->paused;
 	for (uint32_t i = 0; i < m->config.servers_n; i++)
-		any = any || m->server_paused[i];
+		any = any || m->runs[i].paused;
 	return any;
 }
 
-static bool is_paused(const struct master *m, uint32_t server)
+static enum server_state state_of(const struct master *m, uint32_t server)
 {
-	return m->paused || m->server_paused[server];
+	const struct server_run *r = &m->runs[server];
+	if (r->state != RUN_RUNNING)
+		return r->state == RUN_STARTING || r->stage == 0 ? SERVER_STOPPED : SERVER_CUT;
+	return m->paused || r->paused ? SERVER_PAUSED : SERVER_RUNS;
 }
 
 const char *master_server_state(const struct master *m, uint32_t server)
 {
-	return m->stopping ? "stopping" : is_paused(m, server) ? "paused" : "running";
+	static const char *const words[] = {[RUN_STOPPED] = "stopped", [RUN_STARTING] = "starting", [RUN_STOPPING] = "stopping"};
+	const struct server_run *r = &m->runs[server];
+	if (m->stopping)
+		return "stopping";
+	if (r->state != RUN_RUNNING)
+		return words[r->state];
+	return m->paused || r->paused ? "paused" : "running";
 }
 
-static uint32_t index_of(const struct master *m, struct span name)
+uint32_t master_server_named(const struct master *m, struct span name)
 {
 	for (uint32_t i = 0; i < m->config.servers_n; i++)
-		if (span_is(name, m->config.servers[i].name))
+		if (!m->config.servers[i].gone && span_is(name, m->config.servers[i].name))
 			return i;
 	return NO_SERVER;
 }
 
-int master_read_states(struct master *m, struct complaint *why)
+/* Of servers from a number on. */
+int master_read_states(struct master *m, uint32_t first, struct complaint *why)
 {
 	struct buffer text;
-	m->server_paused = calloc(m->config.servers_n, sizeof *m->server_paused);
 	buffer_init(&text, STATE_MOST);
-	int error = m->server_paused == NULL ? ENOMEM : read_file_at(m->dir_fd, "state/servers", STATE_MOST, &text);
+	int error = read_file_at(m->dir_fd, "state/servers", STATE_MOST, &text);
 	if (error != 0 && error != ENOENT) {
 		complain(why, "state/servers", 0, "cannot read: %s", strerror(error));
 		buffer_free(&text);
@@ -48,26 +58,37 @@ int master_read_states(struct master *m, struct complaint *why)
 	}
 	for (struct span rest = buffer_span(&text); rest.n > 0;) {
 		struct span line = span_until(&rest, '\n'), word = span_word(&line, " ");
-		uint32_t server = index_of(m, span_word(&line, " "));
-		if (span_is(word, "service-paused"))
+		uint32_t server = master_server_named(m, span_word(&line, " "));
+		if (span_is(word, "service-paused") && first == 0)
 			m->paused = true;
-		else if (span_is(word, "paused") && server != NO_SERVER) /* one that is there no more is forgotten */
-			m->server_paused[server] = true;
+		else if (server == NO_SERVER || server < first) /* one that is there no more is forgotten */
+			continue;
+		else if (span_is(word, "paused"))
+			m->runs[server].paused = true;
+		else if (span_is(word, "running") || span_is(word, "stopped")) {
+			m->runs[server].known = true;
+			m->runs[server].wanted = span_is(word, "running");
+		}
 	}
 	buffer_free(&text);
 	return 0;
 }
 
-/* 0 or errno; what is in force is what the file says. */
-static int write_states(const struct master *m, bool service, const bool *servers)
+int master_write_states(const struct master *m)
 {
 	struct buffer text;
 	buffer_init(&text, STATE_MOST);
-	if (service)
+	if (m->paused)
 		buffer_puts(&text, "service-paused\n");
-	for (uint32_t i = 0; i < m->config.servers_n; i++)
-		if (servers[i])
+	for (uint32_t i = 0; i < m->config.servers_n; i++) {
+		const struct server_run *r = &m->runs[i];
+		if (m->config.servers[i].gone)
+			continue;
+		if (r->known)
+			buffer_printf(&text, "%s %s\n", r->wanted ? "running" : "stopped", m->config.servers[i].name);
+		if (r->paused)
 			buffer_printf(&text, "paused %s\n", m->config.servers[i].name);
+	}
 	int fd = openat(m->dir_fd, "state", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int error = fd < 0 ? errno : !buffer_ok(&text) ? EFBIG : replace_file_at(fd, "servers", buffer_span(&text), 0644);
 	if (fd >= 0)
@@ -76,34 +97,39 @@ static int write_states(const struct master *m, bool service, const bool *server
 	return error;
 }
 
-void master_send_states(const struct master *m, struct child *front)
+void master_send_state(const struct master *m, const struct child *to, uint32_t server)
 {
-	for (uint32_t i = 0; i < m->config.servers_n; i++)
-		send_server_state(front->channel, (struct msg_server_state){.server = i, .paused = is_paused(m, i)}, -1);
+	send_server_state(to->channel, (struct msg_server_state){.server = server, .state = state_of(m, server), .serial = m->runs[server].serial}, -1);
 }
 
-void master_tell_front(const struct master *m, struct child *front)
+static bool goes_by_states(const struct child *c)
 {
-	master_send_states(m, front);
-	for (size_t i = 0; i < m->listeners_n; i++) {
-		const struct listener *l = &m->listeners[i];
-		send_listener(front->channel, (struct msg_listener){.server = l->server, .kind = l->kind}, fcntl(l->fd, F_DUPFD_CLOEXEC, 4));
-		channel_flush(front->channel);
+	return c->channel != NULL && (c->role == R_FRONT || c->role == R_SMTPD || c->role == R_CONTROL);
+}
+
+void master_tell_state(struct master *m, uint32_t server)
+{
+	m->runs[server].serial++;
+	m->runs[server].front_knows = false;
+	for (const struct child *c = m->children; c != NULL; c = c->next)
+		if (goes_by_states(c))
+			master_send_state(m, c, server);
+}
+
+void master_tell_child(const struct master *m, const struct child *c)
+{
+	for (uint32_t i = 0; i < m->config.servers_n && goes_by_states(c); i++) {
+		master_send_state(m, c, i);
+		if (c->role == R_FRONT && m->runs[i].state == RUN_RUNNING)
+			master_tell_listeners(m, c, i);
 	}
-}
-
-static void put_in_force(struct master *m)
-{
-	for (struct child *c = m->children; c != NULL; c = c->next)
-		if (c->role == R_FRONT && c->channel != NULL)
-			master_send_states(m, c);
 }
 
 /* The servers that are named, into which.  False: one is unknown, *unknown. */
 static bool choose(const struct master *m, struct span names, bool *which, struct span *unknown)
 {
 	for (struct span name; (name = span_word(&names, " ")).n > 0;) {
-		uint32_t server = index_of(m, name);
+		uint32_t server = master_server_named(m, name);
 		*unknown = name;
 		if (server == NO_SERVER)
 			return false;
@@ -112,33 +138,38 @@ static bool choose(const struct master *m, struct span names, bool *which, struc
 	return true;
 }
 
+static void set_paused(struct master *m, bool service, const bool *servers)
+{
+	m->paused = service;
+	for (uint32_t i = 0; i < m->config.servers_n; i++)
+		m->runs[i].paused = servers[i];
+}
+
 void master_pause(struct master *m, struct span names, bool pause, struct buffer *text, uint32_t *status)
 {
-	bool *fresh = calloc(m->config.servers_n, 2 * sizeof *fresh), *which = fresh == NULL ? NULL : fresh + m->config.servers_n, service = m->paused;
-	bool all = span_trim(names).n == 0;
+	bool old[SERVERS_MOST], fresh[SERVERS_MOST], which[SERVERS_MOST] = {false}, was = m->paused, all = span_trim(names).n == 0;
 	struct span unknown = {"", 0};
-	int error = fresh == NULL ? ENOMEM : 0;
-	if (error == 0 && !choose(m, names, which, &unknown)) {
+	if (!choose(m, names, which, &unknown)) {
 		buffer_printf(text, "no server '%.*s'; nothing was changed", SPAN_ARG(unknown));
 		*status = EX_USAGE;
-		free(fresh);
 		return;
 	}
-	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
-		fresh[i] = which[i] ? pause : m->server_paused[i];
-	service = all ? pause : service;
-	if (error == 0)
-		error = write_states(m, service, fresh);
-	if (error != 0) {
+	for (uint32_t i = 0; i < m->config.servers_n; i++) {
+		old[i] = m->runs[i].paused;
+		fresh[i] = which[i] ? pause : old[i];
+	}
+	set_paused(m, all ? pause : was, fresh);
+	int error = master_write_states(m);
+	if (error != 0) { /* what is in force is what the file says */
+		set_paused(m, was, old);
 		buffer_printf(text, "state/servers cannot be written: %s; nothing was changed", strerror(error));
 		*status = EX_IOERR;
-	} else {
-		memcpy(m->server_paused, fresh, m->config.servers_n * sizeof *fresh);
-		m->paused = service;
-		put_in_force(m);
-		LOG(&m->log, state_changed, NO_ID, F("state", pause ? SPAN_LIT("paused") : SPAN_LIT("running")), F("servers", all ? SPAN_LIT("all") : names));
-		if (!pause && !all && m->paused)
-			buffer_puts(text, "the service itself is paused; posthorn resume without a name resumes it");
+		return;
 	}
-	free(fresh);
+	for (uint32_t i = 0; i < m->config.servers_n; i++)
+		if (all || which[i])
+			master_tell_state(m, i);
+	LOG(&m->log, state_changed, NO_ID, F("state", pause ? SPAN_LIT("paused") : SPAN_LIT("running")), F("servers", all ? SPAN_LIT("all") : names));
+	if (!pause && !all && m->paused)
+		buffer_puts(text, "the service itself is paused; posthorn resume without a name resumes it");
 }

@@ -36,9 +36,7 @@ static void begin_stage(struct master *m)
 	for (struct child *c = m->children; c != NULL; c = c->next) {
 		if (c->pid <= 0 || (stages[m->stop_stage] & (unsigned)c->role) == 0)
 			continue;
-		c->state = CHILD_ENDING;
-		if (c->channel != NULL)
-			send_stop(c->channel, (struct msg_stop){.grace_ms = grace}, -1);
+		master_stop_child(c, grace);
 	}
 	if (m->stage_timer == NULL)
 		m->stage_timer = event_new(m->base, -1, 0, kill_stage, m);

@@ -52,12 +52,61 @@ static void commit_index(struct qmgr *q)
 		index_trouble(q, error);
 }
 
-static void count_soon(struct qmgr *q)
+static uint64_t count(const struct qmgr *q)
 {
 	uint64_t n = q->waiting;
 	for (size_t b = 0; q->active > 0 && b < BUCKETS; b++)
 		for (const struct qmsg *m = q->messages[b]; m != NULL; m = m->next_hash)
 			n += !m->in_index;
+	return n;
+}
+
+/* How much an orderly stop leaves, for who removes the server: Queue/left is there only while nothing runs. */
+static void write_left(struct qmgr *q)
+{
+	char text[32];
+	int n = snprintf(text, sizeof text, "%llu\n", (unsigned long long)count(q));
+	int error = replace_file_at(q->queue_fd, "left", (struct span){text, (size_t)n}, 0600);
+	if (error != 0)
+		LOG(&q->proc.log, fates_failed, NO_ID, F("reason", span_of(strerror(error))));
+}
+
+static bool agents_carry(const struct qmgr *q)
+{
+	for (size_t b = 0; b < BUCKETS; b++)
+		for (const struct task *t = q->tasks[b]; t != NULL; t = t->next_hash)
+			if (t->agent != NULL)
+				return true;
+	return false;
+}
+
+/* Those tell soon what they hold: before, it is not known what is here. */
+static bool has_agents(const struct qmgr *q)
+{
+	return q->agents[AGENT_SMTP] != NULL || q->agents[AGENT_DROP] != NULL || q->agents[AGENT_LOCAL] != NULL;
+}
+
+static void end_if_idle(struct qmgr *q)
+{
+	bool in_time = clock_mono_ms() < q->stop_ms;
+	if (!q->stopping || q->ended || (in_time && (agents_carry(q) || (!q->started && has_agents(q)))))
+		return;
+	q->ended = true;
+	fates_flush(q);
+	if (fates_sync_now(q) && q->started)
+		write_left(q);
+	(void)!index_commit(&q->index);
+	index_close(&q->index);
+	for (size_t k = 0; k < AGENT_KINDS; k++) /* what is confirmed reaches them */
+		for (const struct agent *a = q->agents[k]; a != NULL; a = a->next)
+			channel_flush(a->channel);
+	proc_done(&q->proc);
+	(void)event_base_loopbreak(q->proc.base); /* the index is closed: nothing more is heard */
+}
+
+static void count_soon(struct qmgr *q)
+{
+	uint64_t n = count(q);
 	if (n == q->last_count || q->proc.control == NULL)
 		return;
 	q->last_count = n;
@@ -83,6 +132,9 @@ static void on_turn(int fd, short what, void *context)
 	journal_free_segments(q);
 	commit_index(q);
 	q->in_turn = false;
+	end_if_idle(q);
+	if (q->ended)
+		return;
 	if (!q->count_due) {
 		struct timeval tv = {.tv_usec = 30000};
 		q->count_due = true;
@@ -119,6 +171,8 @@ static void on_second(int fd, short what, void *context)
 	struct qmgr *q = context;
 	(void)fd;
 	(void)what;
+	if (q->ended)
+		return;
 	(void)fates_sync_now(q);
 	if (q->fold_again && q->mover != NULL)
 		fates_send_folds(q);
@@ -218,15 +272,15 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	q_turn_soon(q);
 }
 
+/* Nothing is handed out any more; what agents carry has the grace to end. */
 static void stop(struct process *p, uint32_t grace_ms)
 {
 	struct qmgr *q = p->program;
-	(void)grace_ms;
+	if (q->stopping)
+		return;
 	q->stopping = true;
-	(void)fates_sync_now(q);
-	(void)!index_commit(&q->index);
-	index_close(&q->index);
-	proc_done(p);
+	q->stop_ms = clock_mono_ms() + grace_ms;
+	end_if_idle(q);
 }
 
 /* Recovery runs in a child with a time limit; what it can't do, a new index can. */
@@ -269,6 +323,8 @@ static int open_dirs(struct qmgr *q)
 		if (*dirs[i].fd < 0)
 			return errno;
 	}
+	if (unlinkat(q->queue_fd, "left", 0) != 0 && errno != ENOENT)
+		return errno;
 	return open_index(q, q->queue_fd);
 }
 

@@ -109,7 +109,7 @@ int main(void)
 	a->proc.linked = linked;
 	a->proc.stop = stop;
 	a->proc.reloaded = reloaded;
-	a->shares = calloc(a->proc.config.servers_n, sizeof *a->shares);
+	a->shares = calloc(SERVERS_MOST, sizeof *a->shares);
 	int error = a->shares == NULL || policy_make_contexts(a) != 0 ? ENOMEM : config_ports(&a->proc.config, &ports);
 	if (error == 0)
 		error = own_read(&a->own);

@@ -60,31 +60,52 @@ static X509_STORE *store_of(SSL_CTX *c)
 	return s;
 }
 
+/* Once confined no file can be opened: a reload that needs another one has this process replaced. */
+static void trust(const struct agent *a, SSL_CTX **fresh, char *const *files, size_t i)
+{
+	size_t same = 0;
+	while (same < a->tls_n && strcmp(a->tls_files[same], files[i]) != 0)
+		same++;
+	if (same < a->tls_n)
+		SSL_CTX_set_cert_store(fresh[i], store_of(a->tls[same]));
+	else if (i > 0 && strcmp(files[i], files[i - 1]) == 0)
+		SSL_CTX_set_cert_store(fresh[i], store_of(fresh[i - 1]));
+	else
+		(void)!tls_trust_file(fresh[i], files[i]); /* without it nobody is trusted */
+}
+
 /* Of each server its own levels (MISSION C8) and authorities. */
 int policy_make_contexts(struct agent *a)
 {
 	const struct config *config = &a->proc.config;
 	SSL_CTX **fresh = calloc(config->servers_n, sizeof *fresh);
+	char **files = calloc(config->servers_n, sizeof *files);
 	struct complaint why;
-	bool good = fresh != NULL;
+	bool good = fresh != NULL && files != NULL;
 	for (size_t i = 0; i < config->servers_n && good; i++) {
 		const struct server_params *p = &config->servers[i].p;
 		struct tls_levels levels = {p->tls_minimum, p->tls_ciphers, p->tls_minimum_bits};
+		files[i] = strdup(p->outbound_tls_ca_file);
 		fresh[i] = tls_client_context(&levels, &why);
-		good = fresh[i] != NULL;
-		/* once confined no file can be opened: a reload that needs another one has this process replaced */
-		if (good && a->tls != NULL)
-			SSL_CTX_set_cert_store(fresh[i], store_of(a->tls[i]));
-		else if (good && i > 0 && strcmp(p->outbound_tls_ca_file, config->servers[i - 1].p.outbound_tls_ca_file) == 0)
-			SSL_CTX_set_cert_store(fresh[i], store_of(fresh[i - 1]));
-		else if (good)
-			(void)!tls_trust_file(fresh[i], p->outbound_tls_ca_file); /* without it nobody is trusted */
+		good = fresh[i] != NULL && files[i] != NULL;
+		if (good)
+			trust(a, fresh, files, i);
 	}
 	SSL_CTX **gone = good ? a->tls : fresh;
-	for (size_t i = 0; gone != NULL && i < config->servers_n; i++)
-		SSL_CTX_free(gone[i]);
+	char **gone_files = good ? a->tls_files : files;
+	size_t gone_n = good ? a->tls_n : config->servers_n;
+	for (size_t i = 0; i < gone_n; i++) {
+		if (gone != NULL)
+			SSL_CTX_free(gone[i]);
+		if (gone_files != NULL)
+			free(gone_files[i]);
+	}
 	free(gone);
-	if (good)
+	free(gone_files);
+	if (good) {
 		a->tls = fresh;
+		a->tls_files = files;
+		a->tls_n = config->servers_n;
+	}
 	return good ? 0 : ENOMEM;
 }

@@ -160,6 +160,8 @@ struct agent {
 	struct hop *hops[HOP_BUCKETS];
 	struct job *jobs;
 	SSL_CTX **tls; /* by server */
+	char **tls_files; /* of their authorities */
+	size_t tls_n;
 	struct query *queries;
 	uint64_t serial;
 	bool stopping;

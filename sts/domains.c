@@ -172,9 +172,7 @@ int domain_on_query(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, sts_query, query);
 	struct sts_agent *a = ch->program;
-	if (query.server >= a->proc.config.servers_n)
-		return EBADMSG;
-	struct domain_policy *d = domain_get(a, authorities_of(a, query.server), query.domain);
+	struct domain_policy *d = query.server >= a->proc.config.servers_n ? NULL : domain_get(a, authorities_of(a, query.server), query.domain);
 	struct asker *k = d == NULL ? NULL : malloc(sizeof *k);
 	if (k == NULL) {
 		send_sts_answer(ch, (struct msg_sts_answer){.serial = query.serial, .mode = STS_UNKNOWN, .id = {"", 0}, .mx = {"", 0}, .text = SPAN_LIT("too many MTA-STS policies are being fetched")}, -1);

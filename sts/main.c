@@ -76,15 +76,26 @@ uint32_t authorities_of(const struct sts_agent *a, uint32_t server)
 	return first;
 }
 
+static int name_authorities(struct sts_agent *a, uint32_t i)
+{
+	a->authorities[i].path = strdup(a->proc.config.servers[i].p.outbound_tls_ca_file);
+	return a->authorities[i].path == NULL ? ENOMEM : 0;
+}
+
+/* A server that is new and has the authorities of another. */
+static void name_new_authorities(struct sts_agent *a)
+{
+	for (uint32_t i = 0; i < a->proc.config.servers_n; i++)
+		if (a->authorities[i].path == NULL && name_authorities(a, i) != 0)
+			a->authorities[i].path = a->authorities[0].path;
+}
+
 /* Once confined no file can be opened: a reload that names another has this process replaced. */
 static int read_authorities(struct sts_agent *a, struct complaint *why)
 {
 	const struct config *c = &a->proc.config;
-	a->authorities = calloc(c->servers_n, sizeof *a->authorities);
-	for (uint32_t i = 0; a->authorities != NULL && i < c->servers_n; i++) {
-		a->authorities[i].path = strdup(c->servers[i].p.outbound_tls_ca_file);
-		if (a->authorities[i].path == NULL)
-			break;
+	a->authorities = calloc(SERVERS_MOST, sizeof *a->authorities);
+	for (uint32_t i = 0; a->authorities != NULL && i < c->servers_n && name_authorities(a, i) == 0; i++) {
 		buffer_init(&a->authorities[i].pem, AUTHORITIES_MOST);
 		if (authorities_of(a, i) == i && read_file_at(AT_FDCWD, a->authorities[i].path, AUTHORITIES_MOST, &a->authorities[i].pem) != 0)
 			buffer_free(&a->authorities[i].pem); /* no policy can be fetched then, which is said for each */
@@ -127,6 +138,12 @@ static void stop(struct process *p, uint32_t grace_ms)
 	proc_done(p);
 }
 
+static void reloaded(struct process *p, const struct config *old)
+{
+	(void)old;
+	name_new_authorities(p->program);
+}
+
 /* Two of spool_directory; maildrop is there only where reports are sent. */
 static int confine(struct sts_agent *a, const struct port_list *ports, struct complaint *why)
 {
@@ -162,6 +179,7 @@ int main(void)
 	a->report = &report;
 	report.agent = a;
 	a->proc.stop = stop;
+	a->proc.reloaded = reloaded;
 	int error = read_authorities(a, &why);
 	if (error == 0)
 		error = fetch_setup(a, &why);

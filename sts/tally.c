@@ -139,7 +139,9 @@ int tally_on_result(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, tls_result, got);
 	struct sts_agent *a = ch->program;
-	if (got.server >= a->proc.config.servers_n || got.kind >= POLICY_KINDS || got.result >= RESULT_COUNT)
+	if (got.server >= a->proc.config.servers_n)
+		return 0;
+	if (got.kind >= POLICY_KINDS || got.result >= RESULT_COUNT)
 		return EBADMSG;
 	struct buffer policy, hosts;
 	buffer_init(&policy, 2 * STS_TEXT_MOST);

@@ -58,6 +58,7 @@ enum {
 	IPC_FDS = 16,
 };
 
+enum server_state { SERVER_RUNS, SERVER_PAUSED, SERVER_STOPPED, SERVER_CUT /* its time is over: what is left of its sessions ends */ };
 enum session_flag {
 	SESSION_TRUSTED = 1,      /* in trusted_networks */
 	SESSION_NAME_DECIDES = 2, /* its address alone did not decide whether it may connect */

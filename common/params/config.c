@@ -220,6 +220,10 @@ static int read_servers(struct config *c, int dir_fd, struct complaint *why)
 	for (int i = 0; i < n; i++)
 		free(list[i]);
 	free(list);
+	if (error == 0 && c->servers_n > SERVERS_MOST) {
+		complain(why, "servers", 0, "%zu servers; %d is the most", c->servers_n, SERVERS_MOST);
+		error = E2BIG;
+	}
 	if (error == 0 && c->servers_n == 0) {
 		complain(why, "servers", 0, "no server is configured: hornconf server add makes one");
 		error = ENOENT;
@@ -249,7 +253,7 @@ int config_load(int dir_fd, struct config *out, struct complaint *why)
 	return 0;
 }
 
-/* Snapshot lines: "!service", "!server NAME", then as in the files; no comments, no continuations. */
+/* Snapshot lines: "!server NAME" or "!gone NAME", then as in the files; no comments, no continuations. */
 int config_parse_snapshot(struct span text, struct config *out, struct complaint *why)
 {
 	struct config c = {0};
@@ -260,8 +264,10 @@ int config_parse_snapshot(struct span text, struct config *out, struct complaint
 		struct span line = span_until(&text, '\n');
 		struct span word = line;
 		if (line.n > 0 && line.at[0] == '!') {
-			(void)span_until(&word, ' ');
+			struct span kind = span_until(&word, ' ');
 			error = add_server(&c, word);
+			if (error == 0)
+				c.servers[c.servers_n - 1].gone = span_is(kind, "!gone");
 			r.server = error == 0 ? &c.servers[c.servers_n - 1] : NULL;
 			r.domain = NULL;
 			continue;
@@ -315,7 +321,9 @@ void config_put_snapshot(struct buffer *b, const struct config *c)
 	put_settings(b, SCOPE_SERVICE, c->settings, &c->service);
 	for (size_t i = 0; i < c->servers_n; i++) {
 		const struct server *s = &c->servers[i];
-		buffer_printf(b, "!server %s\n", s->name);
+		buffer_printf(b, "%s %s\n", s->gone ? "!gone" : "!server", s->name);
+		if (s->gone)
+			continue;
 		put_settings(b, SCOPE_SERVER, s->settings, &s->p);
 		for (size_t k = 0; k < s->domains_n; k++) {
 			buffer_printf(b, "[domain %s]\n", s->domains[k].name);

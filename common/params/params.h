@@ -77,6 +77,7 @@ struct domain_params {
 #undef FIELD
 #undef NONE
 
+enum { STARTUP_AUTOMATIC, STARTUP_MANUAL, STARTUP_DISABLED };
 enum domain_type { DOMAIN_ALIAS, DOMAIN_REMOTE, DOMAIN_LOCAL };
 enum domain_relay { DOMAIN_RELAY_SERVER, DOMAIN_RELAY_YES, DOMAIN_RELAY_NEVER };
 
@@ -120,8 +121,10 @@ struct domain {
 	const char *file;
 	unsigned line;
 };
+enum { SERVERS_MOST = 1024 }; /* those that were removed while the service runs count: each keeps its number */
 struct server {
 	const char *name;
+	bool gone; /* removed since the service was started: it has no listeners, no processes, and keeps its number */
 	struct server_params p;
 	struct setting *settings;
 	struct domain *domains;
@@ -138,10 +141,13 @@ struct config {
 /* Reads DIR/posthorn.conf and DIR/servers/NAME.conf and checks all of it.  Fills in what the
  * system says (fqdn, default_domain).  0, or an errno value with *why filled. */
 MUST_CHECK int config_load(int dir_fd, struct config *out, struct complaint *why);
+/* Gives servers the places of names; those of names that are there no more are gone; new ones come last.  0, ENOMEM, E2BIG. */
+MUST_CHECK int config_place(struct config *c, char *const *names, size_t n);
 /* The sealed form that the master hands to every process, and back. */
 void config_put_snapshot(struct buffer *b, const struct config *c);
 MUST_CHECK int config_parse_snapshot(struct span text, struct config *out, struct complaint *why);
 void config_free(struct config *c);
+const struct server *config_main_server(const struct config *c); /* whose pickup takes what programs submit: default, else the first */
 struct server *config_server(const struct config *c, struct span name); /* NULL: none */
 /* Warnings that hornconf check prints; calls say for each. */
 void config_warnings(const struct config *c, void (*say)(void *context, const char *text), void *context);

@@ -301,6 +301,37 @@ static int check_listeners(const struct config *c, struct complaint *why)
 	return 0;
 }
 
+/* What has been removed listens nowhere and does nothing. */
+static int set_gone(const struct scope_view *v, struct server *s)
+{
+	int error = set_scope(v, SCOPE_SERVER, s->settings, &s->p);
+	s->p.listen = s->p.listen_tls = s->p.listen_submission = "";
+	s->p.tls = TLS_NONE;
+	s->p.auth_methods = 1; /* anonymous */
+	s->p.startup = STARTUP_DISABLED;
+	s->p.fqdn = s->p.default_domain = "removed.invalid";
+	return error;
+}
+
+/* A queue has one owner, and so has what picks files up. */
+static int check_directories(const struct config *c, struct complaint *why)
+{
+	for (size_t i = 0; i < c->servers_n; i++) {
+		const struct server *a = &c->servers[i];
+		for (size_t k = 0; k < i; k++) {
+			const struct server *b = &c->servers[k];
+			bool queue = strcmp(a->p.queue_directory, b->p.queue_directory) == 0;
+			if (a->gone || b->gone || (!queue && strcmp(a->p.pickup_directory, b->p.pickup_directory) != 0))
+				continue;
+			char file[300];
+			(void)snprintf(file, sizeof file, "servers/%s.conf", a->name);
+			complain(why, file, 0, "%s is server %s's too: each has its own", queue ? "queue_directory" : "pickup_directory", b->name);
+			return EEXIST;
+		}
+	}
+	return 0;
+}
+
 int config_resolve(struct config *c, bool ask_system, struct complaint *why)
 {
 	const struct param_row *mode = param_find(SPAN_LIT("test_mode"), SCOPE_SERVICE);
@@ -311,6 +342,10 @@ int config_resolve(struct config *c, bool ask_system, struct complaint *why)
 		struct server *s = &c->servers[i];
 		v.server = s;
 		v.domain = NULL;
+		if (s->gone) {
+			error = set_gone(&v, s);
+			continue;
+		}
 		error = set_scope(&v, SCOPE_SERVER, s->settings, &s->p);
 		for (size_t k = 0; k < s->domains_n && error == 0; k++) {
 			v.domain = &s->domains[k];
@@ -321,6 +356,8 @@ int config_resolve(struct config *c, bool ask_system, struct complaint *why)
 		if (error == 0)
 			error = check_server(c, s, why);
 	}
+	if (error == 0)
+		error = check_directories(c, why);
 	return error == 0 ? check_listeners(c, why) : error;
 }
 

@@ -9,7 +9,7 @@
 
 enum { ACCEPTS_A_TURN = 64 };
 
-static void report_soon(struct front *f)
+void front_report_soon(struct front *f)
 {
 	struct timeval tv = {.tv_usec = 20000};
 	if (f->report_due)
@@ -108,8 +108,8 @@ void front_admit(struct front *f, int fd, const struct front_listener *l, const 
 		refuse(f, fd, REPLY_SERVICE_DOWN, sa, flags, "stopping");
 		return;
 	}
-	if (fs->paused) {
-		refuse(f, fd, REPLY_SERVICE_DOWN, sa, flags, "paused");
+	if (fs->state != SERVER_RUNS) {
+		refuse(f, fd, REPLY_SERVICE_DOWN, sa, flags, fs->state == SERVER_PAUSED ? "paused" : "stopped");
 		return;
 	}
 	if (access_is_denied(f, server, sa, &flags)) {
@@ -137,11 +137,44 @@ void front_admit(struct front *f, int fd, const struct front_listener *l, const 
 	client_key(sa, f->sessions[number].network);
 	fs->sessions++;
 	((struct front_worker *)worker->peer_state)->sessions++;
-	report_soon(f);
+	front_report_soon(f);
 	send_session_open(worker, (struct msg_session_open){.session = number, .server = server, .flags = flags, .client = {(const char *)sa, n}}, fd);
 }
 
-void front_accept(struct front *f, int listen_fd, const struct front_listener *l)
+static bool is_named_by(const struct server *s, uint16_t port, const struct sockaddr *local)
+{
+	struct listen_walk w = {0};
+	struct endpoint e = {.port = 0};
+	unsigned char mine[16], its[16];
+	while (server_listen_next(s, &w, &e))
+		if (!e.any && e.port == port && (local == NULL || (sockaddr_to_v6(local, mine) == 0 && sockaddr_to_v6((const struct sockaddr *)&e.addr, its) == 0 && memcmp(mine, its, 16) == 0)))
+			return true;
+	return false;
+}
+
+/* Does another server name this port's address local (NULL: any)?  That is its own even while it does not listen (MISSION A2). */
+static bool is_of_another(const struct front *f, const struct front_listener *l, const struct sockaddr *local)
+{
+	bool found = false;
+	for (uint32_t i = 0; i < f->proc.config.servers_n && !found; i++)
+		found = i != l->server && is_named_by(&f->proc.config.servers[i], l->port, local);
+	return found;
+}
+
+void front_find_shared(struct front *f)
+{
+	for (struct front_listener *l = f->listeners; l != NULL; l = l->next)
+		l->shared = l->any && is_of_another(f, l, NULL);
+}
+
+static bool came_to_another(const struct front *f, const struct front_listener *l, int fd)
+{
+	struct sockaddr_storage local = {.ss_family = AF_UNSPEC};
+	socklen_t n = sizeof local;
+	return l->shared && getsockname(fd, (struct sockaddr *)&local, &n) == 0 && is_of_another(f, l, (const struct sockaddr *)&local);
+}
+
+bool front_accept(struct front *f, int listen_fd, const struct front_listener *l)
 {
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
 		struct sockaddr_storage sa = {.ss_family = AF_UNSPEC};
@@ -150,13 +183,16 @@ void front_accept(struct front *f, int listen_fd, const struct front_listener *l
 		if (fd < 0) {
 			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
 				LOG(&f->proc.log, accept_failed, NO_ID, F("reason", span_of(strerror(errno))));
-			return;
+			return false;
 		}
-		if (!client_list_has(&f->servers[l->server].proxies, (struct sockaddr *)&sa))
+		if (came_to_another(f, l, fd))
+			refuse(f, fd, REPLY_SERVICE_DOWN, (struct sockaddr *)&sa, l->flags, "another server's address");
+		else if (!client_list_has(&f->servers[l->server].proxies, (struct sockaddr *)&sa))
 			front_admit(f, fd, l, (struct sockaddr *)&sa, n);
 		else if (!proxy_begin(f, fd, l, &sa, n))
 			refuse(f, fd, REPLY_TOO_MANY, (struct sockaddr *)&sa, l->flags, "memory");
 	}
+	return true;
 }
 
 void front_end_session(struct front *f, uint32_t number)
@@ -170,7 +206,7 @@ void front_end_session(struct front *f, uint32_t number)
 		((struct front_worker *)s->worker->peer_state)->sessions--;
 	*s = (struct front_session){.used = false};
 	f->free_hint = number;
-	report_soon(f);
+	front_report_soon(f);
 }
 
 bool front_rate_is_over(struct front *f, uint32_t number, enum rate_kind kind)
@@ -186,13 +222,14 @@ void front_take_held(struct front *f, const struct channel *worker, uint32_t ser
 	f->servers[server].sessions -= state->held[server];
 	state->held_all += n - state->held[server];
 	state->held[server] = n;
-	report_soon(f);
+	front_report_soon(f);
 }
 
 void front_end_worker(struct front *f, const struct channel *worker)
 {
-	for (uint32_t i = 0; i < f->proc.config.servers_n; i++)
-		front_take_held(f, worker, i, 0);
+	for (uint32_t i = 0; i < SERVERS_MOST; i++)
+		if (((const struct front_worker *)worker->peer_state)->held[i] > 0)
+			front_take_held(f, worker, i, 0);
 	for (uint32_t i = 0; i < f->sessions_n; i++) {
 		if (f->sessions[i].used && f->sessions[i].worker == worker) {
 			f->sessions[i].worker = NULL;

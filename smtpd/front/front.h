@@ -28,12 +28,14 @@ struct front_server {
 	struct client_list trusted, access, proxies, xclients;
 	struct rate rates[RATE_KINDS];
 	uint64_t sessions;
-	bool paused;
+	enum server_state state;
+	uint32_t serial; /* of the state */
 };
 
 /* A worker's peer_state. */
 struct front_worker {
 	bool reported; /* all of held */
+	uint32_t servers; /* that it tells of */
 	uint32_t sessions, held_all;
 	uint32_t held[]; /* by server: what it has of earlier fronts */
 };
@@ -48,8 +50,10 @@ struct front_session {
 
 struct front_listener {
 	struct event *event;
-	uint32_t server;
+	uint32_t number, server;
 	uint32_t flags; /* session_flag bits of its sessions */
+	uint16_t port;
+	bool any, shared; /* on "*"; another server names an address of this port */
 	struct front *front;
 	struct front_listener *next;
 };
@@ -71,7 +75,9 @@ struct front {
 };
 
 void front_admit(struct front *f, int fd, const struct front_listener *l, const struct sockaddr *sa, socklen_t n); /* fd is its own from now on */
-void front_accept(struct front *f, int listen_fd, const struct front_listener *l);
+bool front_accept(struct front *f, int listen_fd, const struct front_listener *l); /* true: more may wait */
+void front_find_shared(struct front *f);
+void front_report_soon(struct front *f);
 void front_end_session(struct front *f, uint32_t number);
 void front_take_held(struct front *f, const struct channel *worker, uint32_t server, uint32_t n);
 void front_end_worker(struct front *f, const struct channel *worker);

@@ -6,6 +6,7 @@
 #include "front.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 #include <sysexits.h>
 
 const struct log_event log_events[] = {
@@ -67,11 +68,50 @@ static int on_sessions_held(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, sessions_held, held);
 	struct front *f = c->program;
-	if (held.server >= f->proc.config.servers_n)
+	struct front_worker *state = c->peer_state;
+	if (held.server >= SERVERS_MOST)
 		return EBADMSG;
 	front_take_held(f, c, held.server, held.n);
-	if (held.server + 1 == f->proc.config.servers_n)
+	if (held.server + 1 == state->servers)
 		has_reported(f, c->peer_state);
+	return 0;
+}
+
+/* Who waits in its backlog is answered still. */
+static void close_listener(struct front *f, struct front_listener *l)
+{
+	int fd = event_get_fd(l->event);
+	while (f->is_open && front_accept(f, fd, l))
+		;
+	event_free(l->event);
+	(void)close(fd);
+	free(l);
+}
+
+static void close_listeners(struct front *f, uint32_t server)
+{
+	for (struct front_listener **p = &f->listeners; *p != NULL;) {
+		struct front_listener *l = *p;
+		if (l->server != server) {
+			p = &l->next;
+			continue;
+		}
+		*p = l->next;
+		close_listener(f, l);
+	}
+}
+
+static int on_listener_closed(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, listener_closed, said);
+	struct front *f = ((struct process *)c->program)->program;
+	for (struct front_listener **p = &f->listeners, *l; (l = *p) != NULL; p = &l->next) {
+		if (l->number != said.number)
+			continue;
+		*p = l->next;
+		close_listener(f, l);
+		break;
+	}
 	return 0;
 }
 
@@ -79,9 +119,13 @@ static int on_server_state(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, server_state, said);
 	struct front *f = ((struct process *)c->program)->program;
-	if (said.server >= f->proc.config.servers_n)
+	if (said.server >= f->proc.config.servers_n || said.state > SERVER_CUT)
 		return EBADMSG;
-	f->servers[said.server].paused = said.paused != 0;
+	f->servers[said.server].state = (enum server_state)said.state;
+	f->servers[said.server].serial = said.serial;
+	if (said.state >= SERVER_STOPPED)
+		close_listeners(f, said.server);
+	front_report_soon(f);
 	return 0;
 }
 
@@ -134,11 +178,12 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 		f->authd = c;
 		return;
 	}
-	c->peer_state = calloc(1, sizeof(struct front_worker) + p->config.servers_n * sizeof(uint32_t));
+	c->peer_state = calloc(1, sizeof(struct front_worker) + SERVERS_MOST * sizeof(uint32_t));
 	if (c->peer_state == NULL) {
 		channel_close(c);
 		return;
 	}
+	((struct front_worker *)c->peer_state)->servers = (uint32_t)p->config.servers_n; /* as the worker has them, which hears of this link now too */
 	c->instance = instance;
 	c->server = server;
 	c->pid = pid;
@@ -152,7 +197,7 @@ static void on_connection(int fd, short what, void *context)
 {
 	struct front_listener *l = context;
 	(void)what;
-	front_accept(l->front, fd, l);
+	(void)front_accept(l->front, fd, l);
 }
 
 static void on_report(int fd, short what, void *context)
@@ -162,7 +207,7 @@ static void on_report(int fd, short what, void *context)
 	(void)what;
 	f->report_due = false;
 	for (uint32_t i = 0; i < f->proc.config.servers_n && f->proc.control != NULL; i++)
-		send_count(f->proc.control, (struct msg_count){.server = i, .n = f->servers[i].sessions}, -1);
+		send_count(f->proc.control, (struct msg_count){.server = i, .n = f->servers[i].sessions, .serial = f->servers[i].serial}, -1);
 }
 
 static void stop(struct process *p, uint32_t grace_ms)
@@ -192,6 +237,7 @@ static void reloaded(struct process *p, const struct config *old)
 {
 	(void)old;
 	(void)!read_lists(p->program);
+	front_find_shared(p->program);
 }
 
 static int on_listener(struct channel *c, struct message *m)
@@ -204,7 +250,7 @@ static int on_listener(struct channel *c, struct message *m)
 	struct front_listener *l = calloc(1, sizeof *l);
 	if (l == NULL)
 		return ENOMEM;
-	*l = (struct front_listener){.server = said.server, .flags = flags[said.kind], .front = f, .next = f->listeners};
+	*l = (struct front_listener){.number = said.number, .server = said.server, .flags = flags[said.kind], .port = (uint16_t)said.port, .any = said.any != 0, .front = f, .next = f->listeners};
 	l->event = event_new(f->proc.base, m->fds[0], EV_READ | EV_PERSIST, on_connection, l);
 	if (l->event == NULL) {
 		free(l);
@@ -212,6 +258,7 @@ static int on_listener(struct channel *c, struct message *m)
 	}
 	m->fds[0] = -1; /* taken */
 	f->listeners = l;
+	front_find_shared(f);
 	return f->is_open && event_add(l->event, NULL) != 0 ? ENOMEM : 0;
 }
 
@@ -227,7 +274,8 @@ int main(void)
 	f->proc.reloaded = reloaded;
 	proc_handle(&f->proc, MSG_server_state, on_server_state);
 	proc_handle(&f->proc, MSG_listener, on_listener);
-	f->servers = calloc(f->proc.config.servers_n, sizeof *f->servers);
+	proc_handle(&f->proc, MSG_listener_closed, on_listener_closed);
+	f->servers = calloc(SERVERS_MOST, sizeof *f->servers);
 	f->report = event_new(f->proc.base, -1, 0, on_report, f);
 	f->open = event_new(f->proc.base, -1, 0, on_open, f);
 	if (f->servers == NULL || f->report == NULL || f->open == NULL || fill_random(&f->secret, sizeof f->secret) != 0 || read_lists(f) != 0) {

@@ -10,7 +10,7 @@ enum { HEADER_S = 5, PENDING_MOST = 2000, PEEK = 4096 };
 
 struct proxied {
 	struct front *front;
-	const struct front_listener *listener;
+	struct front_listener listener; /* as it was: it may be closed meanwhile */
 	int fd;
 	struct sockaddr_storage peer;
 	socklen_t peer_n;
@@ -84,7 +84,7 @@ static void on_readable(int fd, short what, void *context)
 	const struct sockaddr_storage sa = client.addr_n > 0 ? client.addr : p->peer;
 	socklen_t sa_n = client.addr_n > 0 ? client.addr_n : p->peer_n;
 	p->fd = -1;
-	front_admit(p->front, fd, p->listener, (const struct sockaddr *)&sa, sa_n);
+	front_admit(p->front, fd, &p->listener, (const struct sockaddr *)&sa, sa_n);
 	forget(p);
 }
 
@@ -94,7 +94,7 @@ bool proxy_begin(struct front *f, int fd, const struct front_listener *l, const 
 	struct proxied *p = f->proxied_n >= PENDING_MOST ? NULL : calloc(1, sizeof *p);
 	if (p == NULL)
 		return false;
-	*p = (struct proxied){.front = f, .listener = l, .fd = fd, .peer = *peer, .peer_n = n, .deadline_ms = clock_mono_ms() + HEADER_S * 1000};
+	*p = (struct proxied){.front = f, .listener = *l, .fd = fd, .peer = *peer, .peer_n = n, .deadline_ms = clock_mono_ms() + HEADER_S * 1000};
 	f->proxied_n++;
 	p->readable = event_new(f->proc.base, fd, EV_READ | EV_PERSIST, on_readable, p);
 	if (p->readable != NULL && event_add(p->readable, &limit) == 0)

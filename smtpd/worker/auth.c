@@ -251,7 +251,7 @@ int auth_on_offer(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, auth_offer, offer);
 	struct worker *w = c->program;
-	if (offer.server >= w->proc.config.servers_n)
+	if (offer.server >= SERVERS_MOST) /* one that has been made a moment ago may come before the configuration with it */
 		return EBADMSG;
 	w->servers[offer.server].mechanisms = offer.mechanisms;
 	return 0;

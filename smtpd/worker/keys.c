@@ -181,7 +181,7 @@ int keys_on_offer(struct channel *c, struct message *m)
 	HANDLE(c, m, key_offer, said);
 	struct worker *w = c->program;
 	struct key_offer *o = calloc(1, sizeof *o);
-	if (o == NULL || said.server >= w->proc.config.servers_n || said.key.n != TLS_KEY_ID) {
+	if (o == NULL || said.server >= SERVERS_MOST || said.key.n != TLS_KEY_ID) {
 		free(o);
 		return EBADMSG;
 	}
@@ -231,7 +231,7 @@ int keys_on_tickets(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, ticket_keys, said);
 	struct worker *w = c->program;
-	if (said.server >= w->proc.config.servers_n || said.keys.n % TICKET_KEY != 0 || said.keys.n > TICKET_KEYS * TICKET_KEY)
+	if (said.server >= SERVERS_MOST || said.keys.n % TICKET_KEY != 0 || said.keys.n > TICKET_KEYS * TICKET_KEY)
 		return EBADMSG;
 	struct tls_tickets *t = &w->servers[said.server].tickets;
 	explicit_bzero(t, sizeof *t);

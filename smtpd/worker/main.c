@@ -151,7 +151,8 @@ static void stop(struct process *p, uint32_t grace_ms)
 	}
 	w->stopping = true;
 	(void)event_add(w->grace, &tv);
-	worker_end_sessions(w);
+	for (uint32_t i = 0; i < w->proc.config.servers_n; i++)
+		worker_end_sessions(w, i);
 }
 
 static void reloaded(struct process *p, const struct config *old)
@@ -171,10 +172,11 @@ int main(void)
 	w->proc.linked = linked;
 	w->proc.stop = stop;
 	w->proc.reloaded = reloaded;
+	proc_handle(&w->proc, MSG_server_state, worker_on_server_state);
 	proc_handle(&w->proc, MSG_client_authorities, keys_on_authorities);
 	(void)snprintf(w->ids.suffix, sizeof w->ids.suffix, "%.6s", w->proc.suffix);
 	buffer_init(&w->envelope, 16 * 1024 * 1024);
-	w->servers = calloc(w->proc.config.servers_n, sizeof *w->servers);
+	w->servers = calloc(SERVERS_MOST, sizeof *w->servers);
 	w->sweep = event_new(w->proc.base, -1, EV_PERSIST, worker_sweep, w);
 	w->grace = event_new(w->proc.base, -1, 0, on_grace_over, w);
 	if (w->servers == NULL || w->sweep == NULL || w->grace == NULL || client_read_lists(w) != 0 || tls_use_signer(keys_sign) != 0) {

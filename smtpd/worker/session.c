@@ -172,6 +172,13 @@ void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 	}
 	if (make_events(s) != 0) {
 		session_free(s);
+	} else if (w->servers[s->server].stopped) { /* front let it in before it heard of that */
+		s->stopping = true;
+		if (!s->early_tls) {
+			session_end(s, REPLY_SERVICE_DOWN);
+			(void)session_write(s);
+		}
+		session_free(s);
 	} else if (w->keys_known || session_params(s)->tls == TLS_NONE) {
 		session_let_in(s);
 	} else {
@@ -445,24 +452,38 @@ void worker_sweep(int fd, short what, void *context)
 			expire(w->servers[i].oldest);
 }
 
-void worker_end_sessions(struct worker *w)
+void worker_end_sessions(struct worker *w, uint32_t server)
 {
-	for (size_t i = 0; i < w->proc.config.servers_n; i++) {
-		struct session *next;
-		for (struct session *s = w->servers[i].oldest; s != NULL; s = next) {
-			next = s->newer;
-			s->stopping = true;
-			if (s->awaits_keys) { /* nothing has been said to it, and where TLS comes first nothing could be */
-				session_free(s);
-				continue;
-			}
-			if (s->state == ST_COMMITTING || s->state == ST_TURNED) /* its true answer is on the way; smtp ends it */
-				continue;
-			session_reset(s);
-			session_end(s, REPLY_SHUTDOWN);
-			s->state = s->state == ST_HANDSHAKE ? ST_HANDSHAKE : ST_CLOSING;
-			(void)session_write(s);
+	struct session *next;
+	for (struct session *s = w->servers[server].oldest; s != NULL; s = next) {
+		next = s->newer;
+		s->stopping = true;
+		if (s->awaits_keys) { /* nothing has been said to it, and where TLS comes first nothing could be */
 			session_free(s);
+			continue;
 		}
+		if (s->state == ST_COMMITTING || s->state == ST_TURNED) /* its true answer is on the way; smtp ends it */
+			continue;
+		session_reset(s);
+		session_end(s, REPLY_SHUTDOWN);
+		s->state = s->state == ST_HANDSHAKE ? ST_HANDSHAKE : ST_CLOSING;
+		(void)session_write(s);
+		session_free(s);
 	}
+}
+
+int worker_on_server_state(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, server_state, said);
+	struct worker *w = ((struct process *)c->program)->program;
+	if (said.server >= w->proc.config.servers_n)
+		return EBADMSG;
+	struct worker_server *ws = &w->servers[said.server];
+	ws->stopped = said.state >= SERVER_STOPPED;
+	if (said.state == SERVER_STOPPED)
+		worker_end_sessions(w, said.server);
+	while (said.state == SERVER_CUT && ws->oldest != NULL)
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is freed has left the list */
+		session_free(ws->oldest);
+	return 0;
 }

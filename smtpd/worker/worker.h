@@ -172,6 +172,7 @@ struct worker_server {
 	struct client_list access, relay_exceptions, etrn_clients, xclients;
 	struct rate rates[RATE_KINDS];
 	uint32_t mechanisms;           /* that authd has for it */
+	bool stopped;                  /* what comes for it is refused */
 	uint32_t held;                 /* sessions that came from earlier fronts */
 	struct key_offer *offers, *fresh_offers; /* in use; as they come in */
 	struct key_context *contexts;
@@ -245,7 +246,8 @@ void session_put(struct session *s, enum reply r, struct span detail);   /* with
 void session_reply(struct session *s, enum reply r, struct span detail);
 void session_reset(struct session *s);     /* forgets the transaction */
 void worker_sweep(int fd, short what, void *context);
-void worker_end_sessions(struct worker *w); /* an orderly stop: 421, or the true answer and then 421 */
+void worker_end_sessions(struct worker *w, uint32_t server);
+int worker_on_server_state(struct channel *c, struct message *m); /* an orderly stop: 421, or the true answer and then 421 */
 /* io.c */
 bool session_write(struct session *s);     /* false: the peer is gone */
 void session_rest(struct session *s);      /* neither reads nor writes */

@@ -551,7 +551,7 @@ static void run_stop(struct replay *r, struct span args)
 {
 	(void)args;
 	side.worker.stopping = false; /* the process itself goes on: there is none here */
-	worker_end_sessions(&side.worker);
+	worker_end_sessions(&side.worker, 0);
 	replay_settle(r);
 }
 
