@@ -131,12 +131,61 @@ static int edit_scope(struct cli *c, struct conf_options *o, enum param_scope sc
 	return status;
 }
 
+/* May this user write the file of the server? */
+static bool writes_itself(const struct cli *c, const struct conf_options *o)
+{
+	char file[200];
+	(void)snprintf(file, sizeof file, "servers/%s.conf", o->server == NULL ? "default" : o->server);
+	return faccessat(c->dir_fd, file, W_OK, AT_EACCESS) == 0 && faccessat(c->dir_fd, "servers", W_OK, AT_EACCESS) == 0;
+}
+
+/* By the running service, for an operator: what it takes is in force at once. */
+static int edit_by_service(struct cli *c, const struct conf_options *o, char **settings, int n)
+{
+	struct buffer words, text;
+	buffer_init(&words, 4000);
+	buffer_init(&text, 64 * 1024);
+	buffer_printf(&words, "%s %s ", o->server == NULL ? "default" : o->server, o->domain == NULL ? "-" : o->domain);
+	for (int i = 0; i < n; i++)
+		buffer_printf(&words, "%s%s%s", i > 0 ? "\t" : "", settings[i], o->remove ? "=" : "");
+	bool good = buffer_ok(&words) && memchr(words.at, '\n', words.n) == NULL;
+	int status = !good ? cli_fail(c, EX_USAGE, "too much for one edit") : cli_ask(c, "edit", "-", buffer_cstr(&words), NULL, NULL, &text);
+	if (good && status != 0 && text.n > 0)
+		(void)cli_fail(c, status, "%s", buffer_cstr(&text));
+	else if (status == 0)
+		(void)printf("%s\n", buffer_cstr(&text));
+	buffer_free(&words);
+	buffer_free(&text);
+	return status;
+}
+
+/* Names that this machine does not know are no operators. */
+static int check_operators(struct cli *c, char **settings, int n)
+{
+	for (int i = 0; i < n; i++) {
+		struct server s = {.name = ""};
+		struct config one = {.servers = &s, .servers_n = 1};
+		char name[64];
+		const char *server;
+		if (strncmp(settings[i], "operators=", 10) != 0)
+			continue;
+		s.p.operators = settings[i] + 10;
+		if (operators_are_valid(span_of(s.p.operators)) && config_unknown_operator(&one, name, &server))
+			return cli_fail(c, EX_NOUSER, "operators: this machine has no %s %s; nothing was changed", name[0] == '@' ? "group" : "user", name[0] == '@' ? name + 1 : name);
+	}
+	return EX_OK;
+}
+
 int conf_edit(struct cli *c, struct conf_options *o, char **settings, int n)
 {
 	static const enum param_scope scopes[] = {SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN};
 	int status = cli_load(c);
 	if (status == 0 && n == 0)
 		status = cli_fail(c, EX_USAGE, "-e and -X need names");
+	if (status == 0 && !writes_itself(c, o) && cli_master(c) != 0)
+		return edit_by_service(c, o, settings, n);
+	if (status == 0)
+		status = check_operators(c, settings, n);
 	for (size_t i = 0; i < COUNT_OF(scopes) && status == 0; i++)
 		status = edit_scope(c, o, scopes[i], settings, n);
 	return status;

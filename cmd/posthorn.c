@@ -17,14 +17,15 @@
 static const struct cli_option options[] = {
 	{"-c", "DIR", "the configuration (/etc/posthorn)"},
 	{"-F", "", "start in the foreground"},
-	{"-s", "SERVER", "explain for this server (default)"},
+	{"-s", "SERVER", "explain: for this server (default); log: of this server alone"},
 	{"--from", "ADDRESS", "explain: the sender, and the relay decision"},
 	{"--client", "ADDRESS", "explain: the client, and the relay decision"},
-	{"--json", "", "status and explain as JSON"},
+	{"--json", "", "status, explain and log as JSON"},
 	{"--help", "", "this text"},
 };
 static const char usage[] = "posthorn [-c DIR] start [-F] [SERVER...] | stop [SERVER...] | pause [SERVER...] | resume [SERVER...] | reload | status [--json]\n"
-	"       posthorn [-c DIR] explain [-s SERVER] [--from ADDRESS] [--client ADDRESS] [--json] ADDRESS";
+	"       posthorn [-c DIR] explain [-s SERVER] [--from ADDRESS] [--client ADDRESS] [--json] ADDRESS\n"
+	"       posthorn [-c DIR] log operators [-s SERVER] [--json]";
 
 struct request {
 	bool foreground, json;
@@ -195,6 +196,8 @@ static int status(struct cli *c, const struct request *r)
 		(void)printf("%s\n", buffer_cstr(&json));
 	else if (result == 0)
 		result = status_text(c, &json);
+	else if (text.n > 0)
+		(void)cli_fail(c, result, "%s", buffer_cstr(&text));
 	buffer_free(&json);
 	buffer_free(&text);
 	return result;
@@ -273,6 +276,54 @@ static int explain(struct cli *c, const struct request *r)
 	return result;
 }
 
+static void print_act(json_t *one)
+{
+	json_t *status = json_object_get(one, "status");
+	const char *part[] = {"time", "user", "act", "server", "what"};
+	for (size_t i = 0; i < COUNT_OF(part); i++) {
+		const char *text = json_string_value(json_object_get(one, part[i]));
+		(void)printf("%s%s", i > 0 ? " " : "", text == NULL || text[0] == '\0' ? "-" : text);
+	}
+	(void)printf("%s\n", json_integer_value(status) == 0 ? "" : " (refused)");
+}
+
+/* An act on several servers names them in what. */
+static bool concerns(json_t *one, const char *server)
+{
+	const char *text = json_string_value(json_object_get(one, "server")), *what = json_string_value(json_object_get(one, "what"));
+	struct span names = span_of(what == NULL ? "" : what);
+	if (server == NULL || (text != NULL && strcmp(text, server) == 0))
+		return true;
+	for (struct span name; text != NULL && strcmp(text, "-") == 0 && (name = span_word(&names, " ")).n > 0;)
+		if (span_is(name, server))
+			return true;
+	return false;
+}
+
+/* Who did what, by the control socket. */
+static int log_operators(struct cli *c, const struct request *r)
+{
+	char *line = NULL;
+	size_t size = 0;
+	if (r->address == NULL || strcmp(r->address, "operators") != 0)
+		return cli_fail(c, EX_USAGE, "log: operators is what can be shown");
+	int fd = openat(c->dir_fd, "state/operators.log", O_RDONLY | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	if (f == NULL)
+		return errno == ENOENT ? EX_OK : cli_fail(c, errno == EACCES ? EX_NOPERM : EX_NOINPUT, "%s/state/operators.log: %s", c->dir, strerror(errno));
+	while (getline(&line, &size, f) > 0) {
+		json_t *one = json_loads(line, 0, NULL);
+		if (one != NULL && concerns(one, r->server) && r->json)
+			(void)fputs(line, stdout);
+		else if (one != NULL && concerns(one, r->server))
+			print_act(one);
+		json_decref(one);
+	}
+	free(line);
+	(void)fclose(f);
+	return EX_OK;
+}
+
 static int run(struct cli *c, const struct request *r)
 {
 	int result = cli_load(c);
@@ -290,7 +341,9 @@ static int run(struct cli *c, const struct request *r)
 		return act(c, r);
 	if (strcmp(r->verb, "explain") == 0)
 		return explain(c, r);
-	return cli_fail(c, EX_USAGE, "'%s': start, stop, pause, resume, reload, status or explain is needed", r->verb);
+	if (strcmp(r->verb, "log") == 0)
+		return log_operators(c, r);
+	return cli_fail(c, EX_USAGE, "'%s': start, stop, pause, resume, reload, status, explain or log is needed", r->verb);
 }
 
 static bool takes_names(const char *verb)
@@ -323,7 +376,7 @@ int main(int argc, char **argv)
 			r.foreground = true;
 		else if (strcmp(argv[i], "--json") == 0)
 			r.json = true;
-		else if (argv[i][0] != '-' && r.verb != NULL && r.address == NULL && strcmp(r.verb, "explain") == 0)
+		else if (argv[i][0] != '-' && r.verb != NULL && r.address == NULL && (strcmp(r.verb, "explain") == 0 || strcmp(r.verb, "log") == 0))
 			r.address = argv[i];
 		else if (argv[i][0] != '-' && r.verb != NULL && takes_names(r.verb) && add_name(&r, argv[i]))
 			continue;

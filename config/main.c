@@ -38,25 +38,52 @@ static int confine(void)
 	return error;
 }
 
-/* Arguments: --snapshot, then the names of the servers that the service knows, in their order. */
-int main(int argc, char **argv)
+static int snapshot(char *const *names, size_t n, struct buffer *out, struct complaint *why)
 {
 	struct config c;
+	int error = config_load(3, &c, why);
+	if (error != 0)
+		return error;
+	error = n == 0 ? 0 : config_place(&c, names, n);
+	if (error != 0)
+		complain(why, "servers", 0, error == E2BIG ? "too many servers were made and removed since the start: restart the service" : "%s", strerror(error));
+	else
+		config_put_snapshot(out, &c);
+	return error;
+}
+
+/* "ok", what changes, then the server's whole file. */
+static int edit(char *const *words, struct buffer *out, struct complaint *why)
+{
+	struct buffer file, changes;
+	buffer_init(&file, 16 * 1024 * 1024);
+	buffer_init(&changes, 64 * 1024);
+	int error = config_operator_edit(3, words[0], words[1], span_of(words[2]), &file, &changes, why);
+	buffer_put_span(out, buffer_span(&changes));
+	buffer_putc(out, '\n');
+	buffer_put_span(out, buffer_span(&file));
+	buffer_free(&file);
+	buffer_free(&changes);
+	return error;
+}
+
+/* Arguments: --snapshot, then the names of the servers that the service knows, in their order; or --edit SERVER DOMAIN SETTINGS. */
+int main(int argc, char **argv)
+{
 	struct complaint why = {0};
 	struct buffer out;
 	buffer_init(&out, 64 * 1024 * 1024);
+	buffer_puts(&out, "ok\n");
 	int error = confine();
 	if (error != 0)
 		complain(&why, "config", 0, "cannot confine the process: errno %d", error);
+	else if (argc == 5 && strcmp(argv[1], "--edit") == 0)
+		error = edit(argv + 2, &out, &why);
 	else
-		error = config_load(3, &c, &why);
-	if (error == 0 && argc > 2 && (error = config_place(&c, argv + 2, (size_t)argc - 2)) != 0)
-		complain(&why, "servers", 0, error == E2BIG ? "too many servers were made and removed since the start: restart the service" : "%s", strerror(error));
+		error = snapshot(argv + 2, argc > 2 ? (size_t)argc - 2 : 0, &out, &why);
 	if (error != 0) {
+		buffer_clear(&out);
 		buffer_printf(&out, "%s\n%u\n%s\n", why.file, why.line, why.reason);
-	} else {
-		buffer_puts(&out, "ok\n");
-		config_put_snapshot(&out, &c);
 	}
 	return buffer_ok(&out) && write_all(1, out.at, out.n) == 0 && error == 0 ? EX_OK : EX_CONFIG;
 }

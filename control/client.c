@@ -21,6 +21,7 @@ void client_close(struct client *cl)
 	while (*p != cl)
 		p = &(*p)->next;
 	*p = cl->next;
+	free(cl->line);
 	cl->control->clients_n--;
 	event_free(cl->readable);
 	event_free(cl->writable);
@@ -67,6 +68,8 @@ void client_row(struct client *cl, struct span row)
 
 void client_finish(struct client *cl, uint32_t status, struct span text)
 {
+	if (cl->recorded)
+		operator_record(cl, status, text);
 	buffer_printf(&cl->out, "\n= %u ", status);
 	buffer_put_span(&cl->out, text);
 	buffer_putc(&cl->out, '\n');
@@ -83,12 +86,6 @@ void client_channel_gone(struct control *c, const struct channel *ch)
 		if (cl->waiting == ch)
 			client_finish(cl, EX_TEMPFAIL, SPAN_LIT("the queue's process is being replaced; try again"));
 	}
-}
-
-/* root, mail_owner, and in a private instance its user (operators come later). */
-static bool may_act(const struct client *cl)
-{
-	return cl->uid == 0 || cl->uid == cl->control->owner_uid;
 }
 
 static void ask_master(struct client *cl, struct span act, struct span args)
@@ -123,23 +120,73 @@ static void ask_qmgr(struct client *cl, struct span act, struct span server, str
 	send_queue_act(q, (struct msg_queue_act){.serial = cl->serial, .act = act, .args = argument}, -1);
 }
 
-static void run_request(struct client *cl, struct span line)
+static bool only_looks(struct span act)
 {
-	struct span act = span_word(&line, " "), server = span_word(&line, " "), argument = span_trim(line);
+	return span_is(act, "status") || span_is(act, "list") || span_is(act, "show") || span_is(act, "cat") || span_is(act, "why") || span_is(act, "explain");
+}
+
+/* An operator's request, of its own servers alone; an act on the service is root's. */
+static bool may(struct client *cl, struct span act, struct span server, struct span argument)
+{
+	static const char *const on_names[] = {"start", "stop", "pause", "resume"};
+	for (size_t i = 0; i < COUNT_OF(on_names); i++) {
+		if (!span_is(act, on_names[i]))
+			continue;
+		struct span names = argument;
+		bool all = span_trim(names).n > 0;
+		for (struct span name; (name = span_word(&names, " ")).n > 0;)
+			all = all && operator_has(cl, name);
+		return all;
+	}
+	if (span_is(act, "reload"))
+		return false;
+	if (span_is(act, "edit"))
+		return operator_has(cl, span_word(&argument, " "));
+	return span_is(act, "status") ? cl->servers[0] != '\0' : operator_has(cl, server);
+}
+
+static void refuse(struct client *cl, struct span act)
+{
 	char user[32];
 	(void)snprintf(user, sizeof user, "%u", (unsigned)cl->uid);
-	cl->asked = true;
-	if (!may_act(cl)) {
-		LOG(&cl->control->proc.log, refused, NO_ID, F("act", act), F("uid", span_of(user)));
-		client_finish(cl, EX_NOPERM, SPAN_LIT("only root and the mail owner may do this"));
+	LOG(&cl->control->proc.log, refused, NO_ID, F("act", act), F("uid", span_of(user)), F("user", operator_name(cl)), F("server", span_of(cl->servers[0] == '\0' ? "none" : cl->servers)));
+	client_finish(cl, EX_NOPERM, cl->servers[0] == '\0' ? SPAN_LIT("only root, the mail owner and a server's operators may do this") : SPAN_LIT("an operator may do this to the servers that are his or hers, by name, and to no other"));
+}
+
+void client_run(struct client *cl)
+{
+	struct span line = span_of(cl->line), act = span_word(&line, " "), server = span_word(&line, " "), argument = span_trim(line);
+	char user[32];
+	if (!cl->is_admin && !may(cl, act, server, argument)) {
+		refuse(cl, act);
 		return;
 	}
-	if (!span_is(act, "status") && !span_is(act, "list") && !span_is(act, "show") && !span_is(act, "why") && !span_is(act, "explain"))
-		LOG(&cl->control->proc.log, act, NO_ID, F("act", act), F("server", server), F("argument", argument), F("uid", span_of(user)));
-	if (span_is(act, "status") || span_is(act, "reload") || span_is(act, "pause") || span_is(act, "resume") || span_is(act, "start") || span_is(act, "stop"))
+	if (!only_looks(act)) {
+		(void)snprintf(user, sizeof user, "%u", (unsigned)cl->uid);
+		LOG(&cl->control->proc.log, act, NO_ID, F("act", act), F("server", server), F("argument", argument), F("uid", span_of(user)), F("user", operator_name(cl)));
+		cl->recorded = true;
+	}
+	if (span_is(act, "status"))
+		ask_master(cl, act, cl->is_admin ? (struct span){"", 0} : span_of(cl->servers));
+	else if (span_is(act, "reload") || span_is(act, "pause") || span_is(act, "resume") || span_is(act, "start") || span_is(act, "stop") || span_is(act, "edit"))
 		ask_master(cl, act, argument);
 	else
 		ask_qmgr(cl, act, server, argument);
+}
+
+/* root, mail_owner, and in a private instance its user may all; who others are is asked for each request. */
+static void run_request(struct client *cl, struct span line)
+{
+	struct control *c = cl->control;
+	cl->asked = true;
+	cl->line = span_dup(line);
+	if (cl->line == NULL) {
+		client_finish(cl, EX_OSERR, SPAN_LIT("not enough memory"));
+		return;
+	}
+	cl->is_admin = cl->uid == 0 || cl->uid == c->owner_uid;
+	if (cl->is_admin || !operator_ask(cl))
+		client_run(cl);
 }
 
 static void on_readable(int fd, short what, void *context)

@@ -24,6 +24,10 @@ struct client {
 	struct channel *waiting; /* whose answer comes; rows need credit when out has drained */
 	bool credit_due;
 	uid_t uid;
+	char *line;            /* the request */
+	bool is_admin, recorded, awaits_maps;
+	uint64_t question;     /* to maps: whose it is */
+	char user[64], servers[2000]; /* of an operator; names with blanks */
 	struct client *next;
 };
 
@@ -55,6 +59,16 @@ void client_row(struct client *cl, struct span row);
 void client_finish(struct client *cl, uint32_t status, struct span text);
 struct client *client_find(struct control *c, uint64_t serial);
 void client_channel_gone(struct control *c, const struct channel *ch);
+
+void client_run(struct client *cl); /* it is known who asks */
+
+/* operator.c */
+bool operator_ask(struct client *cl); /* who it is; false: nobody can be asked, so it is nobody */
+bool operator_answer(struct control *c, const struct msg_map_answer *got); /* false: it was no question of these */
+void operator_ask_again(struct control *c); /* maps is another one, or the configuration */
+bool operator_has(const struct client *cl, struct span server);
+struct span operator_name(const struct client *cl);
+void operator_record(struct client *cl, uint32_t status, struct span text);
 
 /* explain.c */
 void explain_run(struct client *cl, uint32_t server, struct span argument);

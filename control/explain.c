@@ -217,6 +217,8 @@ int explain_on_map(struct channel *ch, struct message *m)
 {
 	HANDLE(ch, m, map_answer, got);
 	struct control *c = ch->program;
+	if (operator_answer(c, &got))
+		return 0;
 	for (struct explanation **p = &c->asking; *p != NULL; p = &(*p)->next) {
 		struct explanation *x = *p;
 		if (x->asked != got.serial)

@@ -111,6 +111,8 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 		peer_gone(old, 0);
 	channel_close(old);
 	*place = ch;
+	if (role == R_MAPS)
+		operator_ask_again(c); /* what the former one was asked */
 }
 
 static int on_server_state(struct channel *ch, struct message *m)
@@ -127,6 +129,7 @@ static void reloaded(struct process *p, const struct config *old)
 {
 	(void)old;
 	explain_end_all(p->program);
+	operator_ask_again(p->program);
 }
 
 static void on_accept(int fd, short what, void *context)

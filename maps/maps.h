@@ -73,6 +73,8 @@ int query_on_query(struct channel *ch, struct message *msg);
 void query_run(struct maps *m, struct query *q); /* may end it */
 void query_take(struct maps *m, struct query *q, enum map_status s, struct complaint *why); /* what the present step gave; value holds it */
 void query_forget(struct maps *m, const struct channel *ch);
+/* operator.c */
+int operator_on_query(struct channel *ch, const struct msg_map_query *asked);
 /* plan.c: what is tried, in its order */
 void plan_expansion(struct maps *m, struct query *q, const struct address *a, const struct domain *d);
 void plan_recipient(struct maps *m, struct query *q, const struct address *a, const struct domain *d);

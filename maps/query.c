@@ -195,7 +195,7 @@ static void plan(struct maps *m, struct query *q, struct span asked)
 	case ASK_RECIPIENT_NAME:
 		plan_recipient_name(m, q, q->asked);
 		break;
-	case ASK_COUNT:
+	case ASK_OPERATOR: case ASK_COUNT:
 		break;
 	}
 }
@@ -204,6 +204,8 @@ int query_on_query(struct channel *ch, struct message *msg)
 {
 	HANDLE(ch, msg, map_query, asked);
 	struct maps *m = ch->program;
+	if (asked.question == ASK_OPERATOR)
+		return operator_on_query(ch, &asked);
 	bool may = (asked.question == ASK_SECRET) == (ch->peer == R_AUTHD); /* what passwords are compared with is for authd alone, and it needs nothing else */
 	struct query *q = may && asked.server < m->proc.config.servers_n && asked.question < ASK_COUNT ? calloc(1, sizeof *q) : NULL;
 	if (q == NULL)

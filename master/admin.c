@@ -75,13 +75,22 @@ static void put_server(struct buffer *b, const struct master *m, uint32_t i)
 	buffer_printf(b, ",\"sessions\":%llu,\"queue\":%llu}", (unsigned long long)m->runs[i].sessions, (unsigned long long)m->runs[i].queued);
 }
 
-static void put_status(struct buffer *b, const struct master *m)
+/* only: names of servers, of an operator; empty: all. */
+static bool is_shown(const struct master *m, struct span only, uint32_t server)
+{
+	bool found = only.n == 0;
+	for (struct span name; !found && (name = span_word(&only, " ")).n > 0;)
+		found = server != NO_SERVER && span_is(name, m->config.servers[server].name);
+	return found;
+}
+
+static void put_status(struct buffer *b, const struct master *m, struct span only)
 {
 	buffer_printf(b, "{\"state\":\"%s\",\"pid\":%d,\"version\":\"%s\",\"generation\":%u,\"processes\":[", m->stopping ? "stopping" : m->paused ? "paused" : "running",
 		(int)getpid(), POSTHORN_VERSION, m->generation);
 	bool first = true;
 	for (const struct child *c = m->children; c != NULL; c = c->next) {
-		if (c->pid <= 0)
+		if (c->pid <= 0 || !is_shown(m, only, c->server))
 			continue;
 		if (!first)
 			buffer_putc(b, ',');
@@ -91,7 +100,7 @@ static void put_status(struct buffer *b, const struct master *m)
 	buffer_puts(b, "],\"servers\":[");
 	first = true;
 	for (uint32_t i = 0; i < m->config.servers_n; i++) {
-		if (m->config.servers[i].gone)
+		if (m->config.servers[i].gone || !is_shown(m, only, i))
 			continue;
 		if (!first)
 			buffer_putc(b, ',');
@@ -115,9 +124,11 @@ int master_on_admin(struct channel *ch, struct message *msg)
 	}
 	buffer_init(&text, 4 * 1024 * 1024);
 	if (span_is(admin.act, "status"))
-		put_status(&text, m);
+		put_status(&text, m, admin.args);
 	else if (span_is(admin.act, "reload"))
 		master_reload(m, &text, &status, begun);
+	else if (span_is(admin.act, "edit"))
+		master_edit(m, admin.args, &text, &status, begun);
 	else if (span_is(admin.act, "pause") || span_is(admin.act, "resume"))
 		master_pause(m, admin.args, span_is(admin.act, "pause"), &text, &status);
 	else

@@ -86,6 +86,8 @@ struct master {
 
 /* start.c: everything before the first process.  0 or a sysexits code, *why filled. */
 int master_prepare(struct master *m, struct complaint *why);
+int master_run_config(struct master *m, char *const edit[3], struct buffer *out); /* edit NULL: a snapshot; 0 or errno */
+int master_config_said(struct span *rest, struct complaint *why); /* 0: "ok", *rest is what follows */
 int master_read_config(struct master *m, struct config *out, int *fd, struct complaint *why);
 /* dirs.c */
 int master_make_dirs(struct master *m, struct complaint *why);
@@ -142,6 +144,10 @@ void master_pause(struct master *m, struct span names, bool pause, struct buffer
 void master_act_servers(struct master *m, struct channel *control, uint64_t serial, struct span names, bool start);
 void master_answer_reload(struct master *m, struct channel *control, uint64_t serial, const bool *begun); /* once those are up that it began */
 void master_end_pending(struct master *m); /* answers those that are through */
+/* operators.c */
+void master_edit(struct master *m, struct span args, struct buffer *text, uint32_t *status, bool begun[SERVERS_MOST]);
+int master_on_record(struct channel *c, struct message *m);
+void master_warn_of_operators(struct master *m);
 /* reload.c */
 void master_reload(struct master *m, struct buffer *text, uint32_t *status, bool begun[SERVERS_MOST]); /* begun: servers that come up by it */
 /* for the waiting start command */

@@ -225,9 +225,12 @@ void master_reload(struct master *m, struct buffer *text, uint32_t *status, bool
 		LOG(&m->log, reload_refused, NO_ID, F("reason", buffer_span(text)));
 		return;
 	}
-	const char *fixed = needs_restart(&m->config.service, &fresh.service);
+	char name[64];
+	const char *server, *fixed = needs_restart(&m->config.service, &fresh.service);
 	if (fixed != NULL)
 		buffer_printf(text, "%s changes with a restart of the service only: posthorn stop, posthorn start", fixed);
+	else if (config_unknown_operator(&fresh, name, &server))
+		buffer_printf(text, "server %s: operators: this machine has no %s %s", server, name[0] == '@' ? "group" : "user", name[0] == '@' ? name + 1 : name);
 	else if (master_check_secrets(m, &fresh, &why) != 0 || master_relisten(m, &fresh, &why) != 0)
 		buffer_printf(text, "%s: %s", why.file, why.reason);
 	if (text->n > 0) {

@@ -63,6 +63,7 @@ void master_announce_if_complete(struct master *m)
 	if (master_any_paused(m))
 		LOG(&m->log, still_paused, NO_ID, F("servers", m->paused ? SPAN_LIT("all") : SPAN_LIT("some")));
 	own_warn_of_gateways(&m->config, log_warning, m);
+	master_warn_of_operators(m);
 	master_announce(m, 0, text.n > 0 ? buffer_cstr(&text) : "");
 	buffer_free(&text);
 }
@@ -143,7 +144,7 @@ static void child_channel_gone(struct channel *ch, int reason)
 
 const struct channel_owner master_child_owner = {
 	.handlers = {[MSG_ready] = on_ready, [MSG_failed] = on_failed, [MSG_pong] = on_pong, [MSG_count] = on_count,
-		[MSG_admin] = master_on_admin,
+		[MSG_admin] = master_on_admin, [MSG_record] = master_on_record,
 		[MSG_kill_peer] = on_kill_peer},
 	.gone = child_channel_gone,
 };

@@ -13,19 +13,21 @@
 enum { SNAPSHOT_LIMIT = 64 * 1024 * 1024 };
 
 /* Runs libexec/config on DIR; its output: "ok\n" and the snapshot, or "FILE\nLINE\nREASON\n". */
-static void exec_config(const struct master *m, const char *program)
+static void exec_config(const struct master *m, const char *program, char *const edit[3])
 {
-	char *words[SERVERS_MOST + 3];
+	char *words[SERVERS_MOST + 6];
 	size_t n = 0;
 	words[n++] = (char *)(uintptr_t)"posthorn: config";
-	words[n++] = (char *)(uintptr_t)"--snapshot";
-	for (size_t i = 0; i < m->config.servers_n; i++) /* they keep their numbers */
+	words[n++] = (char *)(uintptr_t)(edit == NULL ? "--snapshot" : "--edit");
+	for (size_t i = 0; edit != NULL && i < 3; i++)
+		words[n++] = edit[i];
+	for (size_t i = 0; edit == NULL && i < m->config.servers_n; i++) /* they keep their numbers */
 		words[n++] = (char *)(uintptr_t)m->config.servers[i].name;
 	words[n] = NULL;
 	(void)execv(program, words);
 }
 
-static int run_config(struct master *m, struct buffer *out)
+int master_run_config(struct master *m, char *const edit[3], struct buffer *out)
 {
 	int ends[2];
 	char program[4200];
@@ -35,7 +37,7 @@ static int run_config(struct master *m, struct buffer *out)
 	pid_t pid = fork();
 	if (pid == 0) {
 		if (dup2(ends[1], 1) >= 0 && dup2(m->dir_fd, 3) >= 0)
-			exec_config(m, program);
+			exec_config(m, program, edit);
 		_exit(127);
 	}
 	(void)close(ends[1]);
@@ -55,21 +57,27 @@ static int run_config(struct master *m, struct buffer *out)
 	return error == 0 && !buffer_ok(out) ? EFBIG : error;
 }
 
+int master_config_said(struct span *rest, struct complaint *why)
+{
+	struct span first = span_until(rest, '\n');
+	if (span_is(first, "ok"))
+		return 0;
+	struct span line = span_until(rest, '\n'), reason = span_until(rest, '\n');
+	uint64_t number = 0;
+	(void)!parse_u64(line, UINT32_MAX, &number);
+	complain(why, NULL, (unsigned)number, "%.*s", SPAN_ARG(reason.n > 0 ? reason : SPAN_LIT("config ended without an answer")));
+	(void)snprintf(why->file, sizeof why->file, "%.*s", SPAN_ARG(first));
+	return EINVAL;
+}
+
 int master_read_config(struct master *m, struct config *out, int *fd, struct complaint *why)
 {
 	struct buffer text;
 	buffer_init(&text, SNAPSHOT_LIMIT);
-	int error = run_config(m, &text);
+	int error = master_run_config(m, NULL, &text);
 	struct span rest = buffer_span(&text);
-	struct span first = span_until(&rest, '\n');
-	if (error == 0 && !span_is(first, "ok")) {
-		struct span line = span_until(&rest, '\n'), reason = span_until(&rest, '\n');
-		uint64_t number = 0;
-		(void)!parse_u64(line, UINT32_MAX, &number);
-		complain(why, NULL, (unsigned)number, "%.*s", SPAN_ARG(reason.n > 0 ? reason : SPAN_LIT("config ended without an answer")));
-		(void)snprintf(why->file, sizeof why->file, "%.*s", SPAN_ARG(first));
-		error = EINVAL;
-	}
+	if (error == 0)
+		error = master_config_said(&rest, why);
 	if (error == 0)
 		error = config_parse_snapshot(rest, out, why);
 	if (error == 0)

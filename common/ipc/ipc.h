@@ -108,6 +108,7 @@ enum map_question {
 	ASK_RECIPIENT_ACCESS,
 	ASK_HEADER,     /* the same for a header, whole */
 	ASK_SENDER_NAME, ASK_RECIPIENT_NAME, /* canonical maps alone: what is this address known as? */
+	ASK_OPERATOR,   /* control alone: which servers does a user, by number, operate?  value: the user's name, then theirs */
 	ASK_COUNT
 };
 enum map_answered { ANSWER_NONE, ANSWER_FOUND /* RECIPIENT, RELAY: it exists */, ANSWER_ADDRESSES, ANSWER_ALIAS /* aliases(5) */, ANSWER_FAILED };

@@ -20,6 +20,8 @@ struct reader {
 	struct domain *domain; /* NULL: the top of the file */
 	const char *file;
 	struct complaint *why;
+	const char *other; /* a file whose text is taken from here, NULL: none */
+	struct span other_text;
 };
 
 static int refuse(struct reader *r, unsigned line, const char *format, struct span word, const char *near)
@@ -159,7 +161,10 @@ static int read_config_file(struct reader *r, int dir_fd, const char *name)
 {
 	struct buffer text;
 	buffer_init(&text, FILE_LIMIT);
-	int error = read_file_at(dir_fd, name, FILE_LIMIT, &text);
+	bool given = r->other != NULL && strcmp(name, r->other) == 0;
+	if (given)
+		buffer_put_span(&text, r->other_text);
+	int error = given ? 0 : read_file_at(dir_fd, name, FILE_LIMIT, &text);
 	if (error != 0)
 		complain(r->why, r->file, 0, "cannot read: %s", strerror(error));
 	else if (text.n > 0 && memchr(text.at, '\0', text.n) != NULL)
@@ -198,7 +203,7 @@ static int is_server_file(const struct dirent *d)
 	return name.n > 5 && span_ends_case(name, SPAN_LIT(".conf")) && server_name_is_valid((struct span){name.at, name.n - 5});
 }
 
-static int read_servers(struct config *c, int dir_fd, struct complaint *why)
+static int read_servers(const struct reader *all, struct config *c, int dir_fd, struct complaint *why)
 {
 	struct dirent **list = NULL;
 	int n = scandirat(dir_fd, "servers", &list, is_server_file, alphasort), error = 0;
@@ -211,7 +216,7 @@ static int read_servers(struct config *c, int dir_fd, struct complaint *why)
 		struct span name = span_of(list[i]->d_name);
 		(void)snprintf(file, sizeof file, "servers/%s", list[i]->d_name);
 		error = add_server(c, (struct span){name.at, name.n - 5});
-		struct reader r = {.config = c, .file = file, .why = why};
+		struct reader r = {.config = c, .file = file, .why = why, .other = all->other, .other_text = all->other_text};
 		if (error == 0) {
 			r.server = &c->servers[c->servers_n - 1];
 			error = read_config_file(&r, dir_fd, file);
@@ -235,12 +240,17 @@ int config_resolve(struct config *c, bool ask_system, struct complaint *why);
 
 int config_load(int dir_fd, struct config *out, struct complaint *why)
 {
+	return config_load_with(dir_fd, NULL, (struct span){"", 0}, out, why);
+}
+
+int config_load_with(int dir_fd, const char *file, struct span text, struct config *out, struct complaint *why)
+{
 	struct config c = {0};
 	*why = (struct complaint){0};
-	struct reader r = {.config = &c, .file = "posthorn.conf", .why = why};
+	struct reader r = {.config = &c, .file = "posthorn.conf", .why = why, .other = file, .other_text = text};
 	int error = read_config_file(&r, dir_fd, "posthorn.conf");
 	if (error == 0)
-		error = read_servers(&c, dir_fd, why);
+		error = read_servers(&r, &c, dir_fd, why);
 	if (error == 0)
 		error = config_resolve(&c, true, why);
 	if (error != 0) {
@@ -446,7 +456,7 @@ bool config_uses_maps(const struct config *c)
 {
 	bool asks = config_each_maps(c, is_there, NULL) != 0;
 	for (size_t i = 0; i < c->servers_n && !asks; i++) {
-		asks = asks_who_exists(&c->servers[i].p.local);
+		asks = c->servers[i].p.operators[0] != '\0' || asks_who_exists(&c->servers[i].p.local);
 		for (size_t k = 0; k < c->servers[i].domains_n && !asks; k++)
 			asks = asks_who_exists(local_of(&c->servers[i], &c->servers[i].domains[k]));
 	}

@@ -10,7 +10,7 @@ const struct param_row param_rows[] = {
 #define OUTBOUND(kind, name) SCOPE_SERVER, INHERITS_NOT, KIND_##kind, offsetof(struct server_params, out.name)
 #define LOCAL(kind, name) SCOPE_SERVER, INHERITS_NOT, KIND_##kind, offsetof(struct server_params, local.name)
 #define DOMAIN(kind, name) SCOPE_DOMAIN, INHERITS_NOT, KIND_##kind, offsetof(struct domain_params, name)
-#define PARAM(scope, kind, name, ...) {#name, scope(kind, name), __VA_ARGS__},
+#define PARAM(scope, kind, name, who, ...) {#name, scope(kind, name), SET_BY_##who, __VA_ARGS__},
 #include "params/params.def"
 /* and once more what a domain may have of its own */
 #undef SERVICE
@@ -21,8 +21,8 @@ const struct param_row param_rows[] = {
 #define SERVICE(...)
 #define SERVER(...)
 #define DOMAIN(...)
-#define OUTBOUND(kind, name, ...) {#name, SCOPE_DOMAIN, INHERITS_OUTBOUND, KIND_##kind, offsetof(struct domain_params, out.name), __VA_ARGS__},
-#define LOCAL(kind, name, ...) {#name, SCOPE_DOMAIN, INHERITS_LOCAL, KIND_##kind, offsetof(struct domain_params, local.name), __VA_ARGS__},
+#define OUTBOUND(kind, name, who, ...) {#name, SCOPE_DOMAIN, INHERITS_OUTBOUND, KIND_##kind, offsetof(struct domain_params, out.name), SET_BY_##who, __VA_ARGS__},
+#define LOCAL(kind, name, who, ...) {#name, SCOPE_DOMAIN, INHERITS_LOCAL, KIND_##kind, offsetof(struct domain_params, local.name), SET_BY_##who, __VA_ARGS__},
 #define PARAM(scope, ...) scope(__VA_ARGS__)
 #include "params/params.def"
 #undef SERVICE
@@ -244,6 +244,8 @@ static const char *text_fault(enum param_kind kind, struct span text)
 		return pairs_are_valid(text) ? NULL : "write NAME=/CERTIFICATE:/KEY, with blanks between several";
 	case KIND_RESOLVERS:
 		return resolvers_are_valid(text) ? NULL : "write ADDR or ADDR@PORT, with blanks between several";
+	case KIND_OPERATORS:
+		return operators_are_valid(text) ? NULL : "write users and @groups, with blanks between several";
 	case KIND_ADDRESS:
 		return text.n == 0 || address_is_valid(text) ? NULL : "a mail address with its domain is needed";
 	case KIND_NAMES:
@@ -287,7 +289,7 @@ int param_set(const struct param_row *row, const char *text, bool test_mode, voi
 		break;
 	case KIND_TEXT: case KIND_PATH: case KIND_HOSTNAME: case KIND_LISTEN:
 	case KIND_CLIENTS: case KIND_NEXTHOPS: case KIND_NAMES: case KIND_ADDRESS: case KIND_DELIVERY: case KIND_MAPS: case KIND_NETWORKS: case KIND_RATE:
-	case KIND_FILES: case KIND_PAIRS: case KIND_RESOLVERS: {
+	case KIND_FILES: case KIND_PAIRS: case KIND_RESOLVERS: case KIND_OPERATORS: {
 		bool unset = (row->kind == KIND_NAMES || row->kind == KIND_LISTEN) && s.n == 0 && row->standard[0] == '\0';
 		const char *fault = unset ? NULL : text_fault(row->kind, s);
 		if (fault != NULL) {
@@ -380,7 +382,7 @@ static void print_row(FILE *out, const struct param_row *r)
 	(void)fprintf(out, ".TP\n.BR %s \" (default: %s)\"\n%s\n", r->name, r->standard[0] == '\0' ? "empty" : r->standard, r->text);
 	if (r->words[0] != '\0')
 		(void)fprintf(out, "%s of: %s.\n", r->kind == KIND_WORDS ? "Any" : "One", r->words);
-	(void)fprintf(out, "(%s)\n", r->source);
+	(void)fprintf(out, "(%s)%s\n", r->source, r->who == SET_BY_OPERATOR ? " Operators may set it." : "");
 }
 
 /* What a domain may have of its own is described with the server: here only its names. */

@@ -13,11 +13,11 @@ enum param_scope { SCOPE_SERVICE, SCOPE_SERVER, SCOPE_DOMAIN };
 /* TIME_LIMIT: a time that may be "unlimited". */
 enum param_kind { KIND_COUNT, KIND_TIME, KIND_TIME_LIMIT, KIND_BYTES, KIND_WORDS, KIND_WORD, KIND_TEXT, KIND_PATH, KIND_HOSTNAME, KIND_LISTEN,
 	KIND_CLIENTS, KIND_NEXTHOPS, KIND_NAMES, KIND_ADDRESS, KIND_DELIVERY, KIND_MAPS,
-	KIND_NETWORKS, KIND_RATE, KIND_FILES, KIND_PAIRS, KIND_RESOLVERS };
+	KIND_NETWORKS, KIND_RATE, KIND_FILES, KIND_PAIRS, KIND_RESOLVERS, KIND_OPERATORS };
 
 typedef int64_t param_COUNT, param_TIME, param_TIME_LIMIT, param_BYTES, param_WORDS, param_WORD;
 typedef const char *param_TEXT, *param_PATH, *param_HOSTNAME, *param_LISTEN, *param_CLIENTS, *param_NEXTHOPS, *param_NAMES, *param_ADDRESS, *param_DELIVERY, *param_MAPS,
-	*param_NETWORKS, *param_RATE, *param_FILES, *param_PAIRS, *param_RESOLVERS;
+	*param_NETWORKS, *param_RATE, *param_FILES, *param_PAIRS, *param_RESOLVERS, *param_OPERATORS;
 
 /* The rows of one scope become the fields of one struct. */
 #define PARAM(scope, kind, name, ...) scope(kind, name)
@@ -95,6 +95,7 @@ struct param_row {
 	enum param_inherits { INHERITS_NOT, INHERITS_OUTBOUND, INHERITS_LOCAL } inherits; /* of a domain: unset, the server's value holds */
 	enum param_kind kind;
 	size_t offset;
+	enum param_setter { SET_BY_ROOT, SET_BY_OPERATOR } who;
 	const char *standard;
 	int64_t min, max;
 	const char *words, *source, *text;
@@ -141,6 +142,8 @@ struct config {
 /* Reads DIR/posthorn.conf and DIR/servers/NAME.conf and checks all of it.  Fills in what the
  * system says (fqdn, default_domain).  0, or an errno value with *why filled. */
 MUST_CHECK int config_load(int dir_fd, struct config *out, struct complaint *why);
+/* The same with other text in the place of one file. */
+MUST_CHECK int config_load_with(int dir_fd, const char *file, struct span text, struct config *out, struct complaint *why);
 /* Gives servers the places of names; those of names that are there no more are gone; new ones come last.  0, ENOMEM, E2BIG. */
 MUST_CHECK int config_place(struct config *c, char *const *names, size_t n);
 /* The sealed form that the master hands to every process, and back. */
@@ -270,6 +273,12 @@ bool config_reports_tls(const struct config *c); /* has any server tls_report = 
 bool config_uses_pam(const struct config *c); /* has any server auth_backend = pam? */
 /* The file that is read for a "TYPE:FILE", "" where there is none. */
 void map_spec_path(struct span spec, char *out, size_t size);
+bool operators_are_valid(struct span text); /* users and @groups, with blanks or commas */
+/* The first user or @group of a server's operators that this machine does not know; false: it knows all. */
+bool config_unknown_operator(const struct config *c, char name[64], const char **server);
+/* What an operator's edit makes of a server's file.  settings: "name=value" with tabs between them; domain "": the server's own.
+ * 0, or errno with *why filled: EPERM for a parameter that is root's. */
+MUST_CHECK int config_operator_edit(int dir_fd, const char *server, const char *domain, struct span settings, struct buffer *file, struct buffer *changes, struct complaint *why);
 /* Is there anything that the maps process is asked? */
 bool config_uses_maps(const struct config *c);
 

@@ -14,7 +14,7 @@ bool screen_is_needed(const struct session *s, enum map_question q)
 	case ASK_SENDER: return set(p->sender_access_maps) || set(p->sender_canonical_maps) || canonical;
 	case ASK_RECIPIENT_ACCESS: return set(p->recipient_access_maps) || set(p->recipient_canonical_maps) || canonical;
 	case ASK_HEADER: return set(p->header_checks) || set(p->sender_canonical_maps) || set(p->recipient_canonical_maps) || canonical;
-	case ASK_EXPANSION: case ASK_RECIPIENT: case ASK_RELAY: case ASK_LOGINS: case ASK_SECRET: case ASK_SENDER_NAME: case ASK_RECIPIENT_NAME: case ASK_COUNT: break;
+	case ASK_EXPANSION: case ASK_RECIPIENT: case ASK_RELAY: case ASK_LOGINS: case ASK_SECRET: case ASK_SENDER_NAME: case ASK_RECIPIENT_NAME: case ASK_OPERATOR: case ASK_COUNT: break;
 	}
 	return false;
 }
