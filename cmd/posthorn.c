@@ -23,7 +23,7 @@ static const struct cli_option options[] = {
 	{"--json", "", "status, explain and log as JSON"},
 	{"--help", "", "this text"},
 };
-static const char usage[] = "posthorn [-c DIR] start [-F] [SERVER...] | stop [SERVER...] | pause [SERVER...] | resume [SERVER...] | reload | status [--json]\n"
+static const char usage[] = "posthorn [-c DIR] start [-F] [SERVER...] | stop [SERVER...] | pause [SERVER...] | resume [SERVER...] | reload | upgrade | status [--json]\n"
 	"       posthorn [-c DIR] explain [-s SERVER] [--from ADDRESS] [--client ADDRESS] [--json] ADDRESS\n"
 	"       posthorn [-c DIR] log operators [-s SERVER] [--json]";
 
@@ -276,6 +276,46 @@ static int explain(struct cli *c, const struct request *r)
 	return result;
 }
 
+/* The running service becomes this build.  state/upgrade says where it is; the master answers there: gone when it is done. */
+static int upgrade(struct cli *c)
+{
+	char libexec[4200];
+	struct buffer text;
+	pid_t pid = cli_master(c);
+	if (pid == 0)
+		return cli_fail(c, EX_UNAVAILABLE, "the service is not running; posthorn start starts it");
+	libexec_path(libexec, sizeof libexec);
+	int dir = openat(c->dir_fd, "state", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	buffer_init(&text, 4300);
+	buffer_printf(&text, "libexec %s\n", libexec);
+	int error = dir < 0 ? errno : replace_file_at(dir, "upgrade", buffer_span(&text), 0600);
+	if (error == 0 && kill(pid, SIGUSR2) != 0)
+		error = errno;
+	if (error != 0) {
+		buffer_free(&text);
+		return cli_fail(c, error == EACCES || error == EPERM ? EX_NOPERM : EX_OSERR, "the master cannot be told: %s", strerror(error));
+	}
+	int status = EX_TEMPFAIL;
+	for (unsigned i = 0; i < 12000 && status == EX_TEMPFAIL; i++) { /* two minutes */
+		struct timespec wait = {.tv_nsec = 10000000};
+		(void)nanosleep(&wait, NULL);
+		buffer_clear(&text);
+		error = read_file_at(dir, "upgrade", 4300, &text);
+		struct span rest = buffer_span(&text), line = span_until(&rest, '\n');
+		if (error == ENOENT)
+			status = EX_OK;
+		else if (error == 0 && span_is(span_word(&line, " "), "refused"))
+			status = cli_fail(c, EX_UNAVAILABLE, "%.*s", SPAN_ARG(line));
+	}
+	if (status != EX_OK)
+		(void)unlinkat(dir, "upgrade", 0);
+	if (status == EX_TEMPFAIL)
+		(void)cli_fail(c, status, "the processes are still being replaced after two minutes; the log says how far it is");
+	buffer_free(&text);
+	(void)close(dir);
+	return status;
+}
+
 static void print_act(json_t *one)
 {
 	json_t *status = json_object_get(one, "status");
@@ -341,9 +381,11 @@ static int run(struct cli *c, const struct request *r)
 		return act(c, r);
 	if (strcmp(r->verb, "explain") == 0)
 		return explain(c, r);
+	if (strcmp(r->verb, "upgrade") == 0)
+		return upgrade(c);
 	if (strcmp(r->verb, "log") == 0)
 		return log_operators(c, r);
-	return cli_fail(c, EX_USAGE, "'%s': start, stop, pause, resume, reload, status, explain or log is needed", r->verb);
+	return cli_fail(c, EX_USAGE, "'%s': start, stop, pause, resume, reload, upgrade, status, explain or log is needed", r->verb);
 }
 
 static bool takes_names(const char *verb)

@@ -60,8 +60,11 @@ static void on_work(int fd, short what, void *context)
 
 static void stop(struct process *p, uint32_t grace_ms)
 {
+	struct drop *d = p->program;
 	(void)grace_ms;
-	drop_work(p->program);
+	drop_work(d);
+	if (d->qmgr != NULL)
+		channel_flush(d->qmgr); /* what has been delivered is known */
 	proc_done(p);
 }
 

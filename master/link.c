@@ -62,6 +62,13 @@ static void link_own_log(struct master *m, struct child *logd)
 	tell(logd, &self, NO_SERVER, ends[1]);
 }
 
+void master_link_own_log(struct master *m)
+{
+	for (struct child *c = m->children; c != NULL; c = c->next)
+		if (c->role == R_LOGD && c->channel != NULL)
+			link_own_log(m, c);
+}
+
 void master_link_child(struct master *m, struct child *c)
 {
 	if (c->role == R_LOGD)
@@ -80,4 +87,7 @@ void master_link_child(struct master *m, struct child *c)
 		else if (related(o, c))
 			link_pair(o, c);
 	}
+	for (struct child *o = m->children; o != NULL && c->role == R_FRONT; o = o->next)
+		if (o->retiring)
+			send_retire(c->channel, (struct msg_retire){.instance = o->instance, .limit_ms = (uint32_t)(m->config.service.upgrade_drain * 1000)}, -1);
 }

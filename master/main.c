@@ -20,7 +20,7 @@ const struct log_event log_events[] = {
 #undef EVENT
 };
 
-static struct master master = {.dir_fd = -1, .lock_fd = -1, .notify_fd = -1, .control_fd = -1, .config_fd = -1};
+static struct master master = {.dir_fd = -1, .lock_fd = -1, .notify_fd = -1, .control_fd = -1, .config_fd = -1, .state_fd = -1};
 
 static void on_term(int sig, short what, void *context)
 {
@@ -67,7 +67,14 @@ void master_announce(struct master *m, int status, const char *text)
 	}
 }
 
-static int set_up_loop(struct master *m)
+static void on_upgrade(int sig, short what, void *context)
+{
+	(void)sig;
+	(void)what;
+	master_upgrade(context);
+}
+
+int master_set_up_loop(struct master *m)
 {
 	m->base = event_base_new();
 	if (m->base == NULL)
@@ -76,6 +83,7 @@ static int set_up_loop(struct master *m)
 	m->signals[1] = evsignal_new(m->base, SIGINT, on_term, m);
 	m->signals[2] = evsignal_new(m->base, SIGHUP, on_hup, m);
 	m->signals[3] = evsignal_new(m->base, SIGCHLD, on_child, m);
+	m->signals[4] = evsignal_new(m->base, SIGUSR2, on_upgrade, m);
 	for (size_t i = 0; i < COUNT_OF(m->signals); i++)
 		if (m->signals[i] == NULL || event_add(m->signals[i], NULL) != 0)
 			return EX_OSERR;
@@ -84,17 +92,22 @@ static int set_up_loop(struct master *m)
 	return m->beat != NULL && event_add(m->beat, &second) == 0 ? 0 : EX_OSERR;
 }
 
-/* Started by the posthorn command: -c DIR -l LIBEXEC [-n NOTIFY_FD] [-s SERVERS] [-F]. */
+/* Started by the posthorn command: -c DIR -l LIBEXEC [-n NOTIFY_FD] [-s SERVERS] [-F]; by the master of another build: -U STATE_FD; -V: the build. */
 static int parse_options(struct master *m, int argc, char **argv)
 {
 	int option;
 	uint64_t fd;
-	while ((option = getopt(argc, argv, "c:l:n:s:F")) != -1) {
+	while ((option = getopt(argc, argv, "c:l:n:s:U:F")) != -1) {
 		switch (option) {
 		case 'c': m->dir = optarg; break;
 		case 's': m->to_start = optarg; break;
 		case 'l': m->libexec = optarg; break;
 		case 'F': m->foreground = true; break;
+		case 'U':
+			if (parse_u64(span_of(optarg), 65536, &fd) != 0)
+				return EX_USAGE;
+			m->state_fd = (int)fd;
+			break;
 		case 'n':
 			if (parse_u64(span_of(optarg), 1024, &fd) != 0)
 				return EX_USAGE;
@@ -111,6 +124,8 @@ int main(int argc, char **argv)
 {
 	struct complaint why = {0};
 	struct master *m = &master;
+	if (argc == 2 && strcmp(argv[1], "-V") == 0)
+		return master_print_build();
 	if (parse_options(m, argc, argv) != 0) {
 		(void)fprintf(stderr, "posthorn-master is started by posthorn start\n");
 		return EX_USAGE;
@@ -123,10 +138,10 @@ int main(int argc, char **argv)
 	(void)setenv("POSTHORN_SANITIZED", "1", 1);
 #endif
 	m->log.to_stderr = m->foreground;
-	int status = master_prepare(m, &why);
-	if (status == 0)
-		status = set_up_loop(m);
-	if (status == 0)
+	int status = m->state_fd >= 0 ? master_resume(m, m->state_fd, &why) : master_prepare(m, &why);
+	if (status == 0 && m->state_fd < 0)
+		status = master_set_up_loop(m);
+	if (status == 0 && m->state_fd < 0)
 		status = master_spawn_all(m, &why);
 	if (status != 0) {
 		char text[800];
@@ -137,6 +152,8 @@ int main(int argc, char **argv)
 		master_announce(m, status, text);
 		return status;
 	}
+	if (m->state_fd >= 0) /* who ended while the one became the other */
+		on_child(SIGCHLD, 0, m);
 	(void)event_base_loop(m->base, EVLOOP_NO_EXIT_ON_EMPTY);
 	return EX_OK;
 }

@@ -11,6 +11,7 @@
 #define EVENTS_FILE "master/events.def"
 #include "log/events.h"
 
+#define HANDOVER "posthorn-handover 1" /* the form of what one build hands to another */
 enum child_state { CHILD_DOWN, CHILD_STARTING, CHILD_READY, CHILD_ENDING };
 
 struct child {
@@ -22,6 +23,9 @@ struct child {
 	struct channel *channel;
 	int64_t started_wall_s, started_ms, ping_sent_ms, pong_ms;
 	uint32_t landlock, failures;
+	bool asked;    /* to make room for a successor */
+	bool old;      /* of the build before an upgrade */
+	bool retiring; /* a worker that gets no more sessions: nobody comes after it */
 	struct event *respawn;
 	struct master *master;
 	struct child *next;
@@ -65,7 +69,7 @@ struct pending {
 struct master {
 	struct event_base *base;
 	char *dir, *libexec;
-	int dir_fd, lock_fd, notify_fd, control_fd, self_log_fd;
+	int dir_fd, lock_fd, notify_fd, control_fd, self_log_fd, state_fd;
 	int auth_key_fd; /* sealed, new at each start: by it cleanup knows what authd says of a login */
 	bool root, sanitized, foreground, stopping, announced;
 	struct config config;
@@ -78,8 +82,12 @@ struct master {
 	struct server_run *runs; /* by server */
 	struct pending *pendings;
 	struct log log;
-	struct event *signals[4], *beat, *stage_timer;
+	struct event *signals[5], *beat, *stage_timer;
 	bool paused; /* the service */
+	bool upgrading;
+	struct event *upgrade_later;
+	int64_t upgrade_until_ms;
+	char *upgrade_to; /* libexec of the other build */
 	const char *to_start; /* names of servers, with blanks: started with the service whatever is remembered */
 	uint64_t ping_serial;
 };
@@ -104,6 +112,8 @@ void master_relisten_end(struct master *m); /* what fresh does not have is close
 int master_spawn_all(struct master *m, struct complaint *why);
 int master_spawn_wanted(struct master *m, enum role role, struct complaint *why); /* maps, gssd, gssc: if the configuration needs it, unless it is there */
 int master_spawn_local(struct master *m, struct complaint *why); /* unless they are there */
+struct child *master_new_child(struct master *m, enum role role, uint32_t server); /* NULL: no memory */
+int master_add_child(struct master *m, enum role role, uint32_t server, struct complaint *why);
 int master_spawn_server(struct master *m, uint32_t server, struct complaint *why);
 void master_stop_child(struct child *c, uint32_t grace_ms);
 void master_announce_if_complete(struct master *m);
@@ -124,6 +134,7 @@ int master_check_secrets(struct master *m, const struct config *config, struct c
 void master_send_secrets(struct master *m, struct child *c); /* keyd's, authd's, smtpd's or gssd's; those that can't are told to the log */
 /* link.c */
 void master_link_child(struct master *m, struct child *c);
+void master_link_own_log(struct master *m); /* once logd is there */
 /* stop.c */
 void master_stop(struct master *m);
 void master_stop_step(struct master *m);
@@ -144,6 +155,13 @@ void master_pause(struct master *m, struct span names, bool pause, struct buffer
 void master_act_servers(struct master *m, struct channel *control, uint64_t serial, struct span names, bool start);
 void master_answer_reload(struct master *m, struct channel *control, uint64_t serial, const bool *begun); /* once those are up that it began */
 void master_end_pending(struct master *m); /* answers those that are through */
+/* upgrade.c: becomes the master of another build, in place */
+void master_upgrade(struct master *m);
+/* resume.c: the same, as that build */
+int master_print_build(void); /* what the other has to know: -V */
+int master_resume(struct master *m, int state_fd, struct complaint *why); /* instead of master_prepare and master_spawn_all */
+void master_replace_next(struct master *m); /* the next process of the build before */
+void master_end_of_old(struct master *m, struct child *c); /* a retired worker has ended */
 /* operators.c */
 void master_edit(struct master *m, struct span args, struct buffer *text, uint32_t *status, bool begun[SERVERS_MOST]);
 int master_on_record(struct channel *c, struct message *m);
@@ -151,6 +169,7 @@ void master_warn_of_operators(struct master *m);
 /* reload.c */
 void master_reload(struct master *m, struct buffer *text, uint32_t *status, bool begun[SERVERS_MOST]); /* begun: servers that come up by it */
 /* for the waiting start command */
+int master_set_up_loop(struct master *m); /* main.c */
 void master_announce(struct master *m, int status, const char *text);
 
 #endif

@@ -24,8 +24,10 @@ static bool has_new_ports(const struct config *old, const struct config *fresh)
 static void replace(struct master *m, enum role role)
 {
 	for (struct child *c = m->children; c != NULL; c = c->next)
-		if (c->role == role && c->channel != NULL)
+		if (c->role == role && c->channel != NULL) {
+			c->asked = true;
 			send_stop(c->channel, (struct msg_stop){.grace_ms = 10000}, -1);
+		}
 }
 
 static bool has_new_dns(const struct config *a, const struct config *b)
@@ -142,8 +144,10 @@ static void find_changes(struct changes *c, const struct config *a, const struct
 static void replace_of(struct master *m, enum role role, uint32_t server)
 {
 	for (struct child *c = m->children; c != NULL; c = c->next)
-		if (c->role == role && c->server == server && c->channel != NULL)
+		if (c->role == role && c->server == server && c->channel != NULL) {
+			c->asked = true;
 			send_stop(c->channel, (struct msg_stop){.grace_ms = 10000}, -1);
+		}
 }
 
 static void change_servers(struct master *m, const struct changes *c, bool *begun)

@@ -46,7 +46,7 @@ void master_announce_if_complete(struct master *m)
 	if (m->announced || m->stopping)
 		return;
 	for (const struct child *c = m->children; c != NULL; c = c->next)
-		if (c->state != CHILD_READY && c->server == NO_SERVER)
+		if (c->state != CHILD_READY && c->server == NO_SERVER && !c->retiring)
 			return;
 	for (uint32_t i = 0; i < m->config.servers_n; i++)
 		if (m->runs[i].state == RUN_STARTING || m->runs[i].state == RUN_STOPPING)
@@ -77,6 +77,7 @@ static int on_ready(struct channel *ch, struct message *msg)
 	if (c->server != NO_SERVER)
 		master_server_ready(c->master, c->server);
 	master_announce_if_complete(c->master);
+	master_replace_next(c->master);
 	return 0;
 }
 
@@ -176,6 +177,7 @@ static int spawn(struct master *m, struct child *c, struct complaint *why)
 	if (error != 0)
 		return error;
 	c->instance = ++m->instances;
+	c->old = c->asked = false;
 	pid_t pid = fork();
 	if (pid == 0)
 		exec_child(m, c, ends[1]);
@@ -222,22 +224,27 @@ static struct child *find_down(const struct master *m, enum role role, uint32_t 
 	return c;
 }
 
-static int add_child(struct master *m, enum role role, uint32_t server, struct complaint *why)
+struct child *master_new_child(struct master *m, enum role role, uint32_t server)
 {
-	struct child *old = server == NO_SERVER ? NULL : find_down(m, role, server);
-	if (old != NULL) {
-		(void)event_del(old->respawn);
-		return spawn(m, old, why);
-	}
 	struct child *c = calloc(1, sizeof *c), **end = &m->children;
 	if (c == NULL)
-		return ENOMEM;
+		return NULL;
 	*c = (struct child){.role = role, .server = server, .master = m};
 	c->respawn = event_new(m->base, -1, 0, on_respawn, c);
 	while (*end != NULL)
 		end = &(*end)->next;
 	*end = c;
-	return c->respawn == NULL ? ENOMEM : spawn(m, c, why);
+	return c;
+}
+
+int master_add_child(struct master *m, enum role role, uint32_t server, struct complaint *why)
+{
+	struct child *c = server == NO_SERVER ? NULL : find_down(m, role, server);
+	if (c != NULL)
+		(void)event_del(c->respawn);
+	else
+		c = master_new_child(m, role, server);
+	return c == NULL || c->respawn == NULL ? ENOMEM : spawn(m, c, why);
 }
 
 /* What runs as users is there only when it is needed: one root parent, an agent for each queue. */
@@ -246,10 +253,10 @@ int master_spawn_local(struct master *m, struct complaint *why)
 	for (const struct child *c = m->children; c != NULL; c = c->next)
 		if (c->role == R_DELIVER)
 			return 0;
-	int error = add_child(m, R_DELIVER, NO_SERVER, why);
+	int error = master_add_child(m, R_DELIVER, NO_SERVER, why);
 	for (uint32_t i = 0; i < m->config.servers_n && error == 0; i++)
 		if (m->runs[i].state == RUN_STARTING || m->runs[i].state == RUN_RUNNING)
-			error = add_child(m, R_LOCAL, i, why);
+			error = master_add_child(m, R_LOCAL, i, why);
 	return error;
 }
 
@@ -259,7 +266,7 @@ int master_spawn_wanted(struct master *m, enum role role, struct complaint *why)
 	bool wanted = role == R_MAPS ? config_uses_maps(c) : role == R_GSSD ? config_uses_gss(c) : role == R_GSSC ? config_logs_in_integrated(c) : role == R_PAMD ? config_uses_pam(c) : false;
 	for (const struct child *old = m->children; old != NULL; old = old->next)
 		wanted = wanted && old->role != role;
-	return wanted ? add_child(m, role, NO_SERVER, why) : 0;
+	return wanted ? master_add_child(m, role, NO_SERVER, why) : 0;
 }
 
 static bool has_child(const struct master *m, enum role role, uint32_t server)
@@ -275,11 +282,11 @@ int master_spawn_server(struct master *m, uint32_t server, struct complaint *why
 	static const enum role roles[] = {R_MOVER, R_CLEANUP, R_QMGR, R_DROP, R_PICKUP};
 	int error = 0;
 	for (size_t i = 0; i < COUNT_OF(roles) && error == 0; i++)
-		error = add_child(m, roles[i], server, why);
+		error = master_add_child(m, roles[i], server, why);
 	if (error == 0 && config_runs_deliveries(&m->config)) {
 		error = master_spawn_local(m, why);
 		if (error == 0 && !has_child(m, R_LOCAL, server))
-			error = add_child(m, R_LOCAL, server, why);
+			error = master_add_child(m, R_LOCAL, server, why);
 	}
 	if (error != 0 && why->reason[0] == '\0')
 		complain(why, NULL, 0, "%s", strerror(error));
@@ -300,7 +307,7 @@ int master_spawn_all(struct master *m, struct complaint *why)
 	static const enum role shared[] = {R_LOGD, R_RESOLVER, R_STS, R_AUTHD, R_KEYD, R_BOUNCE, R_CONTROL};
 	int error = 0;
 	for (size_t i = 0; i < COUNT_OF(shared) && error == 0; i++)
-		error = add_child(m, shared[i], NO_SERVER, why);
+		error = master_add_child(m, shared[i], NO_SERVER, why);
 	if (error == 0)
 		error = master_spawn_wanted(m, R_MAPS, why);
 	if (error == 0)
@@ -312,11 +319,11 @@ int master_spawn_all(struct master *m, struct complaint *why)
 	if (error == 0)
 		master_start_servers(m);
 	for (long i = 0; i < workers && error == 0; i++)
-		error = add_child(m, R_SMTP, NO_SERVER, why);
+		error = master_add_child(m, R_SMTP, NO_SERVER, why);
 	for (long i = 0; i < workers && error == 0; i++)
-		error = add_child(m, R_SMTPD, NO_SERVER, why);
+		error = master_add_child(m, R_SMTPD, NO_SERVER, why);
 	if (error == 0)
-		error = add_child(m, R_FRONT, NO_SERVER, why);
+		error = master_add_child(m, R_FRONT, NO_SERVER, why);
 	if (error != 0 && why->reason[0] == '\0')
 		complain(why, "posthorn", 0, "cannot start: %s", strerror(error));
 	return error == 0 ? 0 : EX_OSERR;
@@ -325,6 +332,8 @@ int master_spawn_all(struct master *m, struct complaint *why)
 static void log_end(struct master *m, const struct child *c, int status)
 {
 	char text[80];
+	if (c->asked && WIFEXITED(status) && WEXITSTATUS(status) == 0) /* it went because it was told to */
+		return;
 	if (WIFSIGNALED(status))
 		(void)snprintf(text, sizeof text, "signal %d", WTERMSIG(status));
 	else
@@ -368,6 +377,10 @@ void master_child_ended(struct master *m, pid_t pid, int status)
 	}
 	if (m->stopping) {
 		master_stop_step(m);
+		return;
+	}
+	if (c->retiring) {
+		master_end_of_old(m, c);
 		return;
 	}
 	enum run_state run = c->server == NO_SERVER ? RUN_RUNNING : m->runs[c->server].state;

@@ -154,6 +154,14 @@ int body_on_drop(struct channel *ch, struct message *msg)
 	return 0;
 }
 
+bool body_any(const struct mover *m)
+{
+	bool any = false;
+	for (size_t i = 0; i < BODY_BUCKETS; i++)
+		any = any || m->bodies[i] != NULL;
+	return any;
+}
+
 void body_origin_gone(struct mover *m, const struct channel *origin)
 {
 	for (size_t i = 0; i < BODY_BUCKETS; i++) {

@@ -60,11 +60,26 @@ static void on_work(int fd, short what, void *context)
 	store_work(context);
 }
 
+static void end_if_idle(int fd, short what, void *context)
+{
+	struct mover *m = context;
+	struct timeval soon = {.tv_usec = 20000};
+	(void)fd;
+	(void)what;
+	if (body_any(m) && clock_mono_ms() < m->stop_ms && event_base_once(m->proc.base, -1, EV_TIMEOUT, end_if_idle, m, &soon) == 0)
+		return;
+	store_work(m);
+	proc_done(&m->proc);
+}
+
+/* Bodies that are on their way have the grace to come. */
 static void stop(struct process *p, uint32_t grace_ms)
 {
-	(void)grace_ms;
-	store_work(p->program);
-	proc_done(p);
+	struct mover *m = p->program;
+	if (m->stop_ms != 0)
+		return;
+	m->stop_ms = clock_mono_ms() + grace_ms;
+	end_if_idle(-1, 0, m);
 }
 
 int main(void)

@@ -43,6 +43,7 @@ struct mover {
 	uint64_t spares[64];  /* prepared segments that cleanup does not write yet, ascending */
 	size_t spares_n, segments_n;
 	uint64_t last_seq, segment_size, made_ms;
+	int64_t stop_ms;
 	int64_t limit;
 };
 
@@ -60,6 +61,7 @@ int body_on_data(struct channel *ch, struct message *m);
 int body_on_copy(struct channel *ch, struct message *m);
 int body_on_end(struct channel *ch, struct message *m);
 int body_on_drop(struct channel *ch, struct message *m);
+bool body_any(const struct mover *m); /* is one on its way? */
 void body_origin_gone(struct mover *m, const struct channel *origin);
 /* segments.c */
 int segments_recover(struct mover *m);

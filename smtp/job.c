@@ -124,7 +124,7 @@ void job_stop_if_idle(struct agent *a)
 {
 	struct timeval tv = {.tv_usec = 50000};
 	for (const struct job *j = a->jobs; j != NULL; j = j->next_all)
-		if (j->sending)
+		if (j->sending || (j->done && j->qmgr != NULL)) /* a verdict that is not confirmed could be told to nobody any more */
 			return;
 	if (a->stopping && a->stopped != NULL)
 		(void)event_add(a->stopped, &tv);
@@ -242,6 +242,8 @@ int job_on_confirm(struct channel *ch, struct message *m)
 	struct job *j = find_job(a, ch, confirm.delivery);
 	if (j != NULL && j->done)
 		free_job(a, j);
+	if (a->stopping)
+		job_stop_if_idle(a);
 	return 0;
 }
 

@@ -23,11 +23,11 @@ const char *role_name(enum role r); /* "smtpd" */
 #include "ipc/messages.def"
 
 enum msg_type {
-#define U32(field)
-#define U64(field)
-#define SPAN(field)
-#define MSG(name, v, from, to, fds, fields) MSG_##name,
-#include "ipc/messages.def"
+#define WIRE(name) MSG_##name,
+#define WIRE_GONE(name) MSG_GONE_##name,
+#include "ipc/wire.def"
+#undef WIRE
+#undef WIRE_GONE
 	MSG_COUNT
 };
 
@@ -160,6 +160,8 @@ struct channel {
 struct channel *channel_make(struct event_base *base, int fd, enum role me, enum role peer,
 	const struct channel_owner *owner, void *program);
 void channel_close(struct channel *c); /* without calling gone; safe inside its handlers */
+/* Takes what a peer that has ended said before: its successor is there sooner than the word that it is gone. */
+void channel_drain(struct channel *c);
 /* Appends a message; it leaves at the end of this turn of the loop.  fd (or -1) is closed here. */
 void channel_begin(struct channel *c, enum msg_type type, size_t *mark);
 void channel_end(struct channel *c, size_t mark, int fd);

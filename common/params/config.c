@@ -20,6 +20,7 @@ struct reader {
 	struct domain *domain; /* NULL: the top of the file */
 	const char *file;
 	struct complaint *why;
+	bool lenient; /* what is unknown is passed over: an older build reads what a newer one wrote */
 	const char *other; /* a file whose text is taken from here, NULL: none */
 	struct span other_text;
 };
@@ -44,6 +45,8 @@ static int take_setting(struct reader *r, unsigned line, struct span name, struc
 {
 	struct arena *arena = &r->config->arena;
 	const struct param_row *row = param_find(name, scope_of(r));
+	if (row == NULL && r->lenient)
+		return 0;
 	if (row == NULL)
 		return refuse(r, line, "unknown parameter '%.*s'", name, param_nearest(name, scope_of(r)));
 	struct setting **list = r->domain != NULL ? &r->domain->settings : r->server != NULL ? &r->server->settings : &r->config->settings;
@@ -267,7 +270,7 @@ int config_load_with(int dir_fd, const char *file, struct span text, struct conf
 int config_parse_snapshot(struct span text, struct config *out, struct complaint *why)
 {
 	struct config c = {0};
-	struct reader r = {.config = &c, .file = "snapshot", .why = why};
+	struct reader r = {.config = &c, .file = "snapshot", .why = why, .lenient = true};
 	int error = 0;
 	*why = (struct complaint){0};
 	while (text.n > 0 && error == 0) {

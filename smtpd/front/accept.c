@@ -42,7 +42,7 @@ static struct channel *pick_worker(struct front *f)
 	uint32_t fewest = UINT32_MAX;
 	for (struct channel *w = f->workers; w != NULL; w = w->next) {
 		const struct front_worker *state = w->peer_state;
-		if (state->reported && state->sessions + state->held_all < fewest) {
+		if (state->reported && !state->retiring && state->sessions + state->held_all < fewest) {
 			fewest = state->sessions + state->held_all;
 			best = w;
 		}
@@ -104,7 +104,7 @@ void front_admit(struct front *f, int fd, const struct front_listener *l, const 
 	uint32_t number, flags = l->flags | (client_list_has(&fs->trusted, sa) ? SESSION_TRUSTED : 0u);
 	enum reply why;
 	const char *limit;
-	if (worker == NULL || f->stopping) {
+	if (worker == NULL) {
 		refuse(f, fd, REPLY_SERVICE_DOWN, sa, flags, "stopping");
 		return;
 	}

@@ -35,6 +35,7 @@ struct front_server {
 /* A worker's peer_state. */
 struct front_worker {
 	bool reported; /* all of held */
+	bool retiring; /* gets no more */
 	uint32_t servers; /* that it tells of */
 	uint32_t sessions, held_all;
 	uint32_t held[]; /* by server: what it has of earlier fronts */
@@ -48,6 +49,7 @@ struct front_session {
 	struct client_count *client; /* NULL: not counted */
 };
 
+enum { PROXY_HEADER_S = 5 };
 struct front_listener {
 	struct event *event;
 	uint32_t number, server;
@@ -72,6 +74,7 @@ struct front {
 	struct hash_secret secret;      /* of clients' buckets: who chooses addresses can't choose buckets */
 	size_t proxied_n;               /* connections whose PROXY header is awaited */
 	bool report_due, stopping, is_open;
+	int64_t stop_ms;
 };
 
 void front_admit(struct front *f, int fd, const struct front_listener *l, const struct sockaddr *sa, socklen_t n); /* fd is its own from now on */

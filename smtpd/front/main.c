@@ -129,6 +129,19 @@ static int on_server_state(struct channel *c, struct message *m)
 	return 0;
 }
 
+static int on_retire(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, retire, said);
+	struct front *f = ((struct process *)c->program)->program;
+	for (struct channel *w = f->workers; w != NULL; w = w->next) {
+		if (w->instance != said.instance)
+			continue;
+		((struct front_worker *)w->peer_state)->retiring = true;
+		send_worker_retire(w, (struct msg_worker_retire){.limit_ms = said.limit_ms}, -1); /* after all that it has been given */
+	}
+	return 0;
+}
+
 static int on_rate_query(struct channel *c, struct message *m)
 {
 	HANDLE(c, m, rate_query, query);
@@ -210,12 +223,31 @@ static void on_report(int fd, short what, void *context)
 		send_count(f->proc.control, (struct msg_count){.server = i, .n = f->servers[i].sessions, .serial = f->servers[i].serial}, -1);
 }
 
+/* Connections whose PROXY header is awaited are nobody else's. */
+static void end_if_idle(int fd, short what, void *context)
+{
+	struct front *f = context;
+	struct timeval soon = {.tv_usec = 10000};
+	(void)fd;
+	(void)what;
+	if (f->proxied_n > 0 && clock_mono_ms() < f->stop_ms && event_base_once(f->proc.base, -1, EV_TIMEOUT, end_if_idle, f, &soon) == 0)
+		return;
+	for (struct channel *w = f->workers; w != NULL; w = w->next) /* the last that were let in */
+		channel_flush(w);
+	proc_done(&f->proc);
+}
+
 static void stop(struct process *p, uint32_t grace_ms)
 {
 	struct front *f = p->program;
 	(void)grace_ms;
+	if (f->stopping)
+		return;
 	f->stopping = true;
-	proc_done(p);
+	for (struct front_listener *l = f->listeners; l != NULL; l = l->next) /* who waits is a successor's, if there is one */
+		(void)event_del(l->event);
+	f->stop_ms = clock_mono_ms() + PROXY_HEADER_S * 1000;
+	end_if_idle(-1, 0, f);
 }
 
 static int read_lists(struct front *f)
@@ -273,6 +305,7 @@ int main(void)
 	f->proc.stop = stop;
 	f->proc.reloaded = reloaded;
 	proc_handle(&f->proc, MSG_server_state, on_server_state);
+	proc_handle(&f->proc, MSG_retire, on_retire);
 	proc_handle(&f->proc, MSG_listener, on_listener);
 	proc_handle(&f->proc, MSG_listener_closed, on_listener_closed);
 	f->servers = calloc(SERVERS_MOST, sizeof *f->servers);

@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { HEADER_S = 5, PENDING_MOST = 2000, PEEK = 4096 };
+enum { PENDING_MOST = 2000, PEEK = 4096 };
 
 struct proxied {
 	struct front *front;
@@ -90,11 +90,11 @@ static void on_readable(int fd, short what, void *context)
 
 bool proxy_begin(struct front *f, int fd, const struct front_listener *l, const struct sockaddr_storage *peer, socklen_t n)
 {
-	static const struct timeval limit = {.tv_sec = HEADER_S};
+	static const struct timeval limit = {.tv_sec = PROXY_HEADER_S};
 	struct proxied *p = f->proxied_n >= PENDING_MOST ? NULL : calloc(1, sizeof *p);
 	if (p == NULL)
 		return false;
-	*p = (struct proxied){.front = f, .listener = *l, .fd = fd, .peer = *peer, .peer_n = n, .deadline_ms = clock_mono_ms() + HEADER_S * 1000};
+	*p = (struct proxied){.front = f, .listener = *l, .fd = fd, .peer = *peer, .peer_n = n, .deadline_ms = clock_mono_ms() + PROXY_HEADER_S * 1000};
 	f->proxied_n++;
 	p->readable = event_new(f->proc.base, fd, EV_READ | EV_PERSIST, on_readable, p);
 	if (p->readable != NULL && event_add(p->readable, &limit) == 0)

@@ -73,8 +73,57 @@ static void peer_gone(struct channel *c, int reason)
 	}
 }
 
+enum { RETIREMENT_GRACE_MS = 10000 };
+
+static void on_grace_over(int fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	proc_done(&((struct worker *)context)->proc);
+}
+
+static void stop(struct process *p, uint32_t grace_ms)
+{
+	struct worker *w = p->program;
+	struct timeval tv = {.tv_sec = grace_ms / 1000, .tv_usec = (suseconds_t)(grace_ms % 1000 * 1000)};
+	if (w->stopping)
+		return;
+	if (w->sessions_n == 0) {
+		proc_done(p);
+		return;
+	}
+	w->stopping = true;
+	(void)event_add(w->grace, &tv);
+	for (uint32_t i = 0; i < w->proc.config.servers_n; i++)
+		worker_end_sessions(w, i);
+}
+
+static void on_retirement_over(int fd, short what, void *context)
+{
+	struct worker *w = context;
+	(void)fd;
+	(void)what;
+	stop(&w->proc, RETIREMENT_GRACE_MS);
+}
+
+/* Its successor is there: what it has goes on until it is over. */
+static int on_retire(struct channel *c, struct message *m)
+{
+	HANDLE(c, m, worker_retire, said);
+	struct worker *w = c->program;
+	struct timeval tv = {.tv_sec = said.limit_ms / 1000, .tv_usec = (suseconds_t)(said.limit_ms % 1000 * 1000)};
+	if (w->retiring)
+		return 0;
+	w->retiring = true;
+	if (w->sessions_n == 0)
+		proc_done(&w->proc);
+	else
+		(void)event_base_once(w->proc.base, -1, EV_TIMEOUT, on_retirement_over, w, &tv);
+	return 0;
+}
+
 static const struct channel_owner owner = {
-	.handlers = {[MSG_session_open] = on_session_open, [MSG_submitted] = submit_on_submitted,
+	.handlers = {[MSG_session_open] = on_session_open, [MSG_worker_retire] = on_retire, [MSG_submitted] = submit_on_submitted,
 		[MSG_body_credit] = submit_on_credit, [MSG_body_done] = submit_on_body_done, [MSG_map_answer] = screen_on_answer,
 		[MSG_rate_answer] = client_on_rate, [MSG_session_client_answer] = xclient_on_answer, [MSG_dns_answer] = client_on_answer,
 		[MSG_auth_offer] = auth_on_offer, [MSG_auth_answer] = auth_on_answer, [MSG_turn_answer] = turn_on_answer,
@@ -116,8 +165,10 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 	c->pid = pid;
 	struct channel **place = place_of(w, role, server);
 	struct channel *old = *place;
-	if (old != NULL) /* its successor came before the word that it is gone */
+	if (old != NULL) { /* its successor came before the word that it is gone */
+		channel_drain(old);
 		peer_gone(old, 0);
+	}
 	channel_close(old);
 	*place = c;
 	if (role == R_FRONT)
@@ -130,29 +181,6 @@ static void linked(struct process *p, enum role role, uint32_t instance, uint32_
 		submit_all_again(w, server);
 	if (role == R_MAPS)
 		screen_ask_again(w);
-}
-
-static void on_grace_over(int fd, short what, void *context)
-{
-	(void)fd;
-	(void)what;
-	proc_done(&((struct worker *)context)->proc);
-}
-
-static void stop(struct process *p, uint32_t grace_ms)
-{
-	struct worker *w = p->program;
-	struct timeval tv = {.tv_sec = grace_ms / 1000, .tv_usec = (suseconds_t)(grace_ms % 1000 * 1000)};
-	if (w->stopping)
-		return;
-	if (w->sessions_n == 0) {
-		proc_done(p);
-		return;
-	}
-	w->stopping = true;
-	(void)event_add(w->grace, &tv);
-	for (uint32_t i = 0; i < w->proc.config.servers_n; i++)
-		worker_end_sessions(w, i);
 }
 
 static void reloaded(struct process *p, const struct config *old)

@@ -240,7 +240,7 @@ void session_free(struct session *s)
 	free(s);
 	if (--w->sessions_n == 0) {
 		(void)event_del(w->sweep);
-		if (w->stopping)
+		if (w->stopping || w->retiring)
 			proc_done(&w->proc);
 	}
 }

@@ -215,7 +215,7 @@ struct worker {
 	struct event *sweep, *grace;
 	size_t sessions_n;
 	uint64_t content_bytes;
-	bool stopping;
+	bool stopping, retiring;
 	struct buffer envelope;
 	char scratch[65536];
 };

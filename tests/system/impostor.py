@@ -16,7 +16,9 @@ from horn import BUILD, TREE, wait_for
 
 IPC = TREE / "common" / "ipc"
 ROWS = re.findall(r"^MSG\((\w+), (\d+),", (IPC / "messages.def").read_text(), re.M)
-NUMBER = {name: i for i, (name, _) in enumerate(ROWS)}
+WIRE = re.findall(r"^WIRE(?:_GONE)?\((\w+)\)", (IPC / "wire.def").read_text(), re.M)
+NUMBER = {name: i for i, name in enumerate(WIRE)}
+VERSION = dict(ROWS)
 ROLE = {name: 1 << int(bit) for name, bit in re.findall(r"X\((\w+), (\d+)\)", (IPC / "ipc.h").read_text())}
 TAG = {"sender": 1, "arrived": 2, "size": 6, "client": 8, "helo": 9, "protocol": 10, "login": 11, "rcpt": 16}
 
@@ -26,13 +28,13 @@ def span(b):
 
 
 def message(name, payload):
-    return struct.pack("<II", NUMBER[name] | int(ROWS[NUMBER[name]][1]) << 16, len(payload)) + payload
+    return struct.pack("<II", NUMBER[name] | int(VERSION[name]) << 16, len(payload)) + payload
 
 
 def messages(packet):
     while packet:
         kind, n = struct.unpack_from("<II", packet)
-        yield ROWS[kind & 0xffff][0], packet[8:8 + n]
+        yield WIRE[kind & 0xffff], packet[8:8 + n]
         packet = packet[8 + n:]
 
 
