@@ -56,6 +56,8 @@ void master_announce(struct master *m, int status, const char *text)
 	if (m->announced)
 		return;
 	m->announced = true;
+	if (status == 0)
+		master_notify(m, "READY=1");
 	if (m->notify_fd >= 0) {
 		char line[800];
 		int n = snprintf(line, sizeof line, "%d %s\n", status, text);
@@ -138,6 +140,7 @@ int main(int argc, char **argv)
 	(void)setenv("POSTHORN_SANITIZED", "1", 1);
 #endif
 	m->log.to_stderr = m->foreground;
+	master_notify_begin(m);
 	int status = m->state_fd >= 0 ? master_resume(m, m->state_fd, &why) : master_prepare(m, &why);
 	if (status == 0 && m->state_fd < 0)
 		status = master_set_up_loop(m);

@@ -84,6 +84,8 @@ struct master {
 	struct log log;
 	struct event *signals[5], *beat, *stage_timer;
 	bool paused; /* the service */
+	char *manager; /* the service manager's socket, NULL: none */
+	int64_t watchdog_ms, notified_ms;
 	bool upgrading;
 	struct event *upgrade_later;
 	int64_t upgrade_until_ms;
@@ -155,6 +157,11 @@ void master_pause(struct master *m, struct span names, bool pause, struct buffer
 void master_act_servers(struct master *m, struct channel *control, uint64_t serial, struct span names, bool start);
 void master_answer_reload(struct master *m, struct channel *control, uint64_t serial, const bool *begun); /* once those are up that it began */
 void master_end_pending(struct master *m); /* answers those that are through */
+/* notify.c */
+void master_notify_begin(struct master *m);
+void master_notify_hand_over(const struct master *m);
+void master_notify(const struct master *m, const char *text);
+void master_notify_alive(struct master *m, int64_t now_ms);
 /* upgrade.c: becomes the master of another build, in place */
 void master_upgrade(struct master *m);
 /* resume.c: the same, as that build */

@@ -67,6 +67,7 @@ void master_stop(struct master *m)
 	if (m->stopping)
 		return;
 	m->stopping = true;
+	master_notify(m, "STOPPING=1");
 	m->stop_stage = 0;
 	LOG(&m->log, stopping, NO_ID, F("how", SPAN_LIT("orderly")));
 	begin_stage(m);
@@ -111,6 +112,7 @@ void master_beat(int fd, short what, void *context)
 {
 	struct master *m = context;
 	int64_t now = clock_mono_ms();
+	master_notify_alive(m, now);
 	(void)fd;
 	(void)what;
 	if (!m->stopping)

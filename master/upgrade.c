@@ -172,6 +172,7 @@ static int become(struct master *m)
 	(void)snprintf(number, sizeof number, "%d", fd);
 	if (m->log.channel != NULL)
 		channel_flush(m->log.channel);
+	master_notify_hand_over(m);
 	keep_open(fd, true);
 	keep_all_open(m, true);
 	if (m->foreground)

@@ -17,6 +17,17 @@ install -m 755 "$build"/libexec/* "$root$libexec/"
 install -d "$root$etc/pam.d"
 install -m 644 conf/posthorn.pam "$root$etc/pam.d/posthorn"
 install -m 644 conf/posthorn.sysusers "$root$prefix/lib/sysusers.d/posthorn.conf"
+install -d "$root$prefix/lib/systemd/system" "$root$prefix/lib/tmpfiles.d" "$root$etc/logrotate.d" "$root$prefix/share/bash-completion/completions" \
+    "$root$prefix/share/zsh/vendor-completions" "$root$prefix/lib"
+sed "s#/usr/sbin/#$prefix/sbin/#" conf/posthorn.service >"$root$prefix/lib/systemd/system/posthorn.service"
+install -m 644 conf/posthorn.tmpfiles "$root$prefix/lib/tmpfiles.d/posthorn.conf"
+install -m 644 conf/posthorn.logrotate "$root$etc/logrotate.d/posthorn"
+install -m 644 conf/posthorn.bash "$root$prefix/share/bash-completion/completions/posthorn"
+for name in hornconf hornqueue hornmap horncert hornpasswd; do
+    ln -sf posthorn "$root$prefix/share/bash-completion/completions/$name"
+done
+install -m 644 conf/posthorn.zsh "$root$prefix/share/zsh/vendor-completions/_posthorn"
+ln -sf ../sbin/sendmail "$root$prefix/lib/sendmail"
 for page in "$build"/man/*; do
     install -m 644 "$page" "$root$prefix/share/man/man${page##*.}/"
 done

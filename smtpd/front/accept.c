@@ -138,7 +138,7 @@ void front_admit(struct front *f, int fd, const struct front_listener *l, const 
 	fs->sessions++;
 	((struct front_worker *)worker->peer_state)->sessions++;
 	front_report_soon(f);
-	send_session_open(worker, (struct msg_session_open){.session = number, .server = server, .flags = flags, .client = {(const char *)sa, n}}, fd);
+	send_session_open(worker, (struct msg_session_open){.session = number, .server = server, .flags = flags, .client = {(const char *)sa, n}, .serial = fs->serial}, fd);
 }
 
 static bool is_named_by(const struct server *s, uint16_t port, const struct sockaddr *local)

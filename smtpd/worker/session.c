@@ -156,6 +156,11 @@ void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 		send_session_closed(w->front, (struct msg_session_closed){.session = open->session}, -1);
 		return;
 	}
+	struct worker_server *ws = &w->servers[open->server];
+	if ((int32_t)(open->serial - ws->serial) > 0) { /* front lets nobody in but to a server that runs */
+		ws->serial = open->serial;
+		ws->stopped = false;
+	}
 	*s = (struct session){.fd = fd, .number = open->session, .server = open->server, .worker = w, .state = ST_COMMAND, .phase = PHASE_START,
 		.trusted = (open->flags & SESSION_TRUSTED) != 0, .early_tls = (open->flags & SESSION_TLS) != 0, .submission = (open->flags & SESSION_SUBMISSION) != 0,
 		.decide_by_name = (open->flags & SESSION_NAME_DECIDES) != 0, .fronts = w->fronts};
@@ -172,7 +177,7 @@ void session_open(struct worker *w, const struct msg_session_open *open, int fd)
 	}
 	if (make_events(s) != 0) {
 		session_free(s);
-	} else if (w->servers[s->server].stopped) { /* front let it in before it heard of that */
+	} else if (ws->stopped) { /* front let it in before it heard of that */
 		s->stopping = true;
 		if (!s->early_tls) {
 			session_end(s, REPLY_SERVICE_DOWN);
@@ -479,6 +484,9 @@ int worker_on_server_state(struct channel *c, struct message *m)
 	if (said.server >= w->proc.config.servers_n)
 		return EBADMSG;
 	struct worker_server *ws = &w->servers[said.server];
+	if ((int32_t)(said.serial - ws->serial) < 0) /* front has told of a newer one */
+		return 0;
+	ws->serial = said.serial;
 	ws->stopped = said.state >= SERVER_STOPPED;
 	if (said.state == SERVER_STOPPED)
 		worker_end_sessions(w, said.server);

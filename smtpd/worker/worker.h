@@ -173,6 +173,7 @@ struct worker_server {
 	struct rate rates[RATE_KINDS];
 	uint32_t mechanisms;           /* that authd has for it */
 	bool stopped;                  /* what comes for it is refused */
+	uint32_t serial;               /* of that state */
 	uint32_t held;                 /* sessions that came from earlier fronts */
 	struct key_offer *offers, *fresh_offers; /* in use; as they come in */
 	struct key_context *contexts;

@@ -92,7 +92,7 @@ static void open_session(struct replay *r, const char *early)
 	if (early[0] != '\0')
 		(void)!write(r->fd, early, strlen(early));
 	const struct sockaddr *from = v6 ? (struct sockaddr *)&sa6 : (struct sockaddr *)&sa;
-	struct msg_session_open open = {.session = 7, .flags = flags_of(r, from), .client = {(const char *)from, v6 ? sizeof sa6 : sizeof sa}};
+	struct msg_session_open open = {.session = 7, .flags = flags_of(r, from), .client = {(const char *)from, v6 ? sizeof sa6 : sizeof sa}, .serial = side.front_serial};
 	session_open(&side.worker, &open, fd);
 	replay_settle(r);
 }
@@ -565,9 +565,9 @@ static void run_sessions(struct replay *r, struct span args)
 
 static const struct replay_verb verbs[] = {
 	{"client", run_client}, {"port", run_port}, {"open", run_open}, {"ready", run_ready}, {"envelope", run_envelope}, {"early", run_early}, {"cleanup", run_cleanup}, {"mover", run_mover}, {"maps", run_maps}, {"qmgr", run_qmgr}, {"etrn", run_etrn},
-	{"dns", run_dns}, {"front", run_front}, {"authd", run_authd}, {"keyd", run_keyd}, {"xclient", run_xclient}, {"starttls-begin", run_starttls_begin}, {"starttls-end", run_starttls_end}, {"starttls-fails", run_starttls_fails}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
+	{"dns", run_dns}, {"front-serial", replay_front_serial}, {"authd", run_authd}, {"keyd", run_keyd}, {"xclient", run_xclient}, {"starttls-begin", run_starttls_begin}, {"starttls-end", run_starttls_end}, {"starttls-fails", run_starttls_fails}, {"atrn", run_atrn}, {"deaf", run_deaf}, {"rests", run_rests},
 	{"submitted", run_submitted}, {"content", run_content}, {"received", run_received}, {"starttls", run_starttls},
-	{"certificate", run_certificate}, {"certificates", run_certificates}, {"stop", run_stop}, {"sessions", run_sessions},
+	{"certificate", run_certificate}, {"certificates", run_certificates}, {"stop", run_stop}, {"state", replay_state}, {"front", run_front}, {"sessions", run_sessions},
 };
 
 /* Every row of the reply table is said by a script; front's three are its own program's (tests/system). */

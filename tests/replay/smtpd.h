@@ -13,6 +13,7 @@ struct side {
 	uint64_t dns;                    /* the last question that resolver was asked */
 	uint32_t dns_kind;
 	char dns_about[300], rate_about[40];
+	uint32_t front_serial;           /* of the server's state by which front goes */
 	uint32_t rated;                  /* the session that front was asked about */
 	uint64_t login;                  /* the last that authd was asked about */
 	char login_about[700];
@@ -43,5 +44,7 @@ extern struct side side;
 
 struct channel *link_to(struct replay *r, enum role role, struct channel **far);
 void answer_submission(void);
+void replay_state(struct replay *r, struct span args);
+void replay_front_serial(struct replay *r, struct span args);
 
 #endif

@@ -283,3 +283,36 @@ struct channel *link_to(struct replay *r, enum role role, struct channel **far)
 	*far = l.far;
 	return l.near;
 }
+
+/* "state WORD SERIAL": what master says of the server; "front-serial N": the state by which front lets sessions in. */
+void replay_state(struct replay *r, struct span args)
+{
+	static const char *const words[] = {[SERVER_RUNS] = "runs", [SERVER_PAUSED] = "paused", [SERVER_STOPPED] = "stopped", [SERVER_CUT] = "cut"};
+	struct process p = {.program = &side.worker};
+	struct channel c = {.program = &p};
+	struct buffer b;
+	struct span word = span_word(&args, " ");
+	uint64_t serial = 0;
+	struct msg_server_state said = {.state = COUNT_OF(words)};
+	for (uint32_t i = 0; i < COUNT_OF(words); i++)
+		if (span_is(word, words[i]))
+			said.state = i;
+	if (said.state == COUNT_OF(words) || parse_u64(span_word(&args, " "), UINT32_MAX, &serial) != 0)
+		replay_fail(r, "state runs|paused|stopped|cut SERIAL");
+	said.serial = (uint32_t)serial;
+	buffer_init(&b, 100);
+	msg_server_state_put(&b, &said);
+	struct message m = {.type = MSG_server_state, .payload = buffer_span(&b)};
+	if (worker_on_server_state(&c, &m) != 0)
+		replay_fail(r, "it is not taken");
+	buffer_free(&b);
+	replay_settle(r);
+}
+
+void replay_front_serial(struct replay *r, struct span args)
+{
+	uint64_t serial;
+	if (parse_u64(span_trim(args), UINT32_MAX, &serial) != 0)
+		replay_fail(r, "front-serial N");
+	side.front_serial = (uint32_t)serial;
+}
