@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,11 +18,28 @@ int master_open_dir(struct master *m, const char *path)
 	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* Makes one directory with its owner, group and mode; a path that is something else is refused. */
+/* One that was there may be of somebody who can put into it, or has put into it, what he likes: that is not ours to take over. */
+static int check_dir(const struct master *m, const char *path, const struct stat *st, uid_t uid, mode_t mode, struct complaint *why)
+{
+	const char *owner = m->config.service.mail_owner;
+	if (st->st_uid != 0 && st->st_uid != geteuid() && st->st_uid != uid) {
+		const struct passwd *pw = getpwuid(st->st_uid);
+		complain(why, path, 0, "the directory belongs to %s: look at what is in it, then chown %s %s", pw == NULL ? "nobody that is known" : pw->pw_name, m->root ? owner : "it to the service's user:", path);
+	} else if ((st->st_mode & S_IWOTH) != 0 && (mode & S_IWOTH) == 0 && (st->st_mode & S_ISVTX) == 0) {
+		complain(why, path, 0, "everybody may write into the directory: look at what is in it, then chmod o-w %s", path);
+	} else {
+		return 0;
+	}
+	return EX_NOPERM;
+}
+
+/* Makes one directory with its owner, group and mode; a path that is something else, or unsafe, is refused. */
 static int make_dir(struct master *m, const char *path, const char *suffix, const char *group, mode_t mode, struct complaint *why)
 {
+	struct stat before;
+	bool there = stat(path, &before) == 0;
 	int error = mkdir_chain(path, 0755), fd = -1;
-	uid_t uid;
+	uid_t uid = geteuid();
 	gid_t gid;
 	if (error == 0) {
 		fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -34,6 +52,10 @@ static int make_dir(struct master *m, const char *path, const char *suffix, cons
 			(void)close(fd);
 			return EX_NOUSER;
 		}
+		if (there && check_dir(m, path, &before, uid, mode, why) != 0) {
+			(void)close(fd);
+			return EX_NOPERM;
+		}
 		const struct group *g = group == NULL ? NULL : getgrnam(group);
 		if (group != NULL && g == NULL) {
 			complain(why, "setgid_group", 0, "no group %s: run systemd-sysusers on conf/posthorn.sysusers (make setup does it)", group);
@@ -42,6 +64,10 @@ static int make_dir(struct master *m, const char *path, const char *suffix, cons
 		}
 		if (fchown(fd, uid, g == NULL ? gid : g->gr_gid) != 0)
 			error = errno;
+	}
+	if (error == 0 && !m->root && there && check_dir(m, path, &before, uid, mode, why) != 0) {
+		(void)close(fd);
+		return EX_NOPERM;
 	}
 	if (error == 0 && fchmod(fd, mode) != 0)
 		error = errno;

@@ -1,8 +1,9 @@
 """Virtual servers (MISSION A1 to A7): started, stopped, added, renamed and removed each for itself while the others go on."""
 import os
 import pathlib
-import signal
+import shutil
 import socket
+import subprocess
 import threading
 import unittest
 
@@ -289,6 +290,28 @@ class Addresses(Base):
             self.assertEqual([greeting(p)[:7] for p in (h.port, extra)], ["220 mx.", "220 sec"])
             self.assertEqual(inode(h.port), before)
             self.assertEqual(c.ask("NOOP")[:3], "250")
+
+    @unittest.skipUnless(os.geteuid() == 0, "other users are needed")
+    def test_unsafe_directories_are_refused(self):
+        """What somebody else owns, or everybody may write into, is not taken over; the command that mends it is said, and mends it."""
+        h = self.horn(("second",))
+        drop = h.root / "mine/Drop"
+        drop.mkdir(parents=True)
+        h.conf("-s", "second", "-e", f"drop_directory={drop}")
+        with h:
+            for spoil, said in ((lambda: shutil.chown(drop, "daemon"), "the directory belongs to daemon: look at what is in it, then "),
+                                (lambda: (shutil.chown(drop, "root"), os.chmod(drop, 0o777)), "everybody may write into the directory: look at what is in it, then ")):
+                self.posthorn(h, "stop", "second")
+                spoil()
+                before = drop.stat()
+                done = self.posthorn(h, "start", "second", check=False)
+                text = done.stderr.decode()
+                self.assertEqual((done.returncode, said in text), (69, True), text)
+                self.assertEqual((before.st_uid, before.st_mode), (drop.stat().st_uid, drop.stat().st_mode))
+                self.assertEqual(self.up(h), {"default"})
+                subprocess.run(text.split(" then ", 1)[1].split(), check=True)
+                self.posthorn(h, "start", "second")
+                self.assertEqual(self.up(h), {"default", "second"})
 
     def test_directories_change_by_a_reload(self):
         """Only the processes of the server whose directories they are begin anew."""
