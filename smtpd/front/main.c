@@ -77,11 +77,13 @@ static int on_sessions_held(struct channel *c, struct message *m)
 	return 0;
 }
 
+enum { CLOSING_ROUNDS = 64 }; /* of 64 connections: a backlog; who goes on connecting does not hold it up */
+
 /* Who waits in its backlog is answered still. */
 static void close_listener(struct front *f, struct front_listener *l)
 {
-	int fd = event_get_fd(l->event);
-	while (f->is_open && front_accept(f, fd, l))
+	int fd = event_get_fd(l->event), rounds = CLOSING_ROUNDS;
+	while (f->is_open && rounds-- > 0 && front_accept(f, fd, l))
 		;
 	event_free(l->event);
 	(void)close(fd);
