@@ -308,7 +308,8 @@ static const char *directory_of(const struct server *s, size_t i)
 	return i < COUNT_OF(all) ? all[i] : NULL;
 }
 
-static int move_directories(struct cli *c, const struct server *from, const struct server *to)
+/* moved: a bit for each that was. */
+static int move_directories(struct cli *c, const struct server *from, const struct server *to, unsigned *moved)
 {
 	const char *a, *b;
 	for (size_t i = 0; (a = directory_of(from, i)) != NULL && (b = directory_of(to, i)) != NULL; i++) {
@@ -318,8 +319,18 @@ static int move_directories(struct cli *c, const struct server *from, const stru
 			return cli_fail(c, EX_CANTCREAT, "%s is there already: move it away first", b);
 		if (rename(a, b) != 0)
 			return cli_fail(c, EX_CANTCREAT, "%s cannot become %s: %s", a, b, strerror(errno));
+		*moved |= 1u << i;
 	}
 	return EX_OK;
+}
+
+/* What has been moved already goes back. */
+static void move_back(const struct server *from, const struct server *to, unsigned moved)
+{
+	const char *a, *b;
+	for (size_t i = 0; (a = directory_of(from, i)) != NULL && (b = directory_of(to, i)) != NULL; i++)
+		if ((moved & 1u << i) != 0)
+			(void)rename(b, a);
 }
 
 /* What goes by the server's name; the file with its settings last. */
@@ -362,6 +373,7 @@ static int server_rename(struct cli *c, char **args, int n)
 	if (status != 0)
 		return status;
 	struct names names = {args[0], args[1]};
+	unsigned moved = 0;
 	bool up = is_up(&was);
 	if (up && (status = ask(c, "stop", names.old, false)) != 0)
 		return status;
@@ -370,7 +382,9 @@ static int server_rename(struct cli *c, char **args, int n)
 	if (status == 0 && config_load(c->dir_fd, &c->config, &why) != 0)
 		status = cli_fail(c, EX_CONFIG, "%s: %s", why.file, why.reason);
 	else if (status == 0)
-		status = move_directories(c, config_server(&old, span_of(names.old)), config_server(&c->config, span_of(names.fresh)));
+		status = move_directories(c, config_server(&old, span_of(names.old)), config_server(&c->config, span_of(names.fresh)), &moved);
+	if (status != 0 && config_server(&c->config, span_of(names.fresh)) != NULL)
+		move_back(config_server(&old, span_of(names.old)), config_server(&c->config, span_of(names.fresh)), moved);
 	if (status != 0) { /* as it was */
 		(void)move_files(c, names.fresh, names.old);
 		if (up)

@@ -93,7 +93,7 @@ static void end_if_idle(struct qmgr *q)
 		return;
 	q->ended = true;
 	fates_flush(q);
-	if (fates_sync_now(q) && q->started)
+	if (fates_sync_now(q) && q->started && q->leaves) /* cleanup takes more for a successor */
 		write_left(q);
 	(void)!index_commit(&q->index);
 	index_close(&q->index);
@@ -280,6 +280,7 @@ static void stop(struct process *p, uint32_t grace_ms)
 		return;
 	q->stopping = true;
 	q->stop_ms = clock_mono_ms() + grace_ms;
+	q->leaves = grace_ms > 0;
 	end_if_idle(q);
 }
 

@@ -201,7 +201,7 @@ struct qmgr {
 	int64_t start_s, start_ms, newest_s;
 	struct event *turn, *second, *start_timer, *soon;
 	bool more_due; /* more rows are due than the last look took */
-	bool turn_due, in_turn, started, stopping, ended, count_due;
+	bool turn_due, in_turn, started, stopping, ended, leaves, count_due;
 	int64_t stop_ms; /* stopping: until when agents are waited for */
 	struct listing *listings;
 	struct opened *opened;

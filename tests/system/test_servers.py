@@ -400,6 +400,18 @@ class Tree(Base):
             done = h.conf("server", "rename", "zwei", "default", check=False)
             self.assertEqual((done.returncode, b"there is a server 'default' already" in done.stderr), (64, True))
 
+    def test_a_rename_that_fails_moves_nothing(self):
+        """A directory is in the way of the second one: the first goes back, the server runs as it did."""
+        with self.horn(("second",)) as h:
+            h.conf("-s", "second", "-e", f"queue_directory={h.root}/q/$server_name")
+            self.posthorn(h, "reload")
+            (h.root / "q/zwei").mkdir()
+            done = h.conf("server", "rename", "second", "zwei", check=False)
+            self.assertEqual((done.returncode, b"is there already: move it away first" in done.stderr), (73, True))
+            self.assertEqual(self.up(h), {"default", "second"})
+            self.assertTrue((h.dir / "spool/second/Drop").exists())
+            self.assertFalse((h.dir / "spool/zwei").exists())
+
     def test_remove(self):
         """Mail in its queue asks for --drain or --discard; a name may come again and has nothing of before."""
         refuse = [True]
