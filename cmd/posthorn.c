@@ -2,6 +2,7 @@
 #include "cmd/common/cli.h"
 #include "cmd/common/holder.h"
 #include "cmd/common/pair.h"
+#include "cmd/posthorn_check.h"
 #include "route/explain.h"
 
 #include <fcntl.h>
@@ -17,19 +18,21 @@
 static const struct cli_option options[] = {
 	{"-c", "DIR", "the configuration (/etc/posthorn)"},
 	{"-F", "", "start in the foreground"},
-	{"-s", "SERVER", "explain: for this server (default); log: of this server alone"},
+	{"-s", "SERVER", "explain: for this server (default); log, check: of this server alone"},
 	{"--from", "ADDRESS", "explain: the sender, and the relay decision"},
 	{"--client", "ADDRESS", "explain: the client, and the relay decision"},
-	{"--json", "", "status, explain and log as JSON"},
+	{"--probe", "DOMAIN", "check: a domain whose mail server is connected to"},
+	{"--json", "", "status, explain, log and check as JSON"},
 	{"--help", "", "this text"},
 };
 static const char usage[] = "posthorn [-c DIR] start [-F] [SERVER...] | stop [SERVER...] | pause [SERVER...] | resume [SERVER...] | reload | upgrade | status [--json]\n"
 	"       posthorn [-c DIR] explain [-s SERVER] [--from ADDRESS] [--client ADDRESS] [--json] ADDRESS\n"
-	"       posthorn [-c DIR] log operators [-s SERVER] [--json]";
+	"       posthorn [-c DIR] log operators [-s SERVER] [--json]\n"
+	"       posthorn [-c DIR] check [-s SERVER] [--probe DOMAIN] [--json]";
 
 struct request {
 	bool foreground, json;
-	const char *verb, *server, *from, *client, *address;
+	const char *verb, *server, *from, *client, *probe, *address;
 	char names[4096]; /* of servers, with blanks */
 };
 
@@ -85,7 +88,7 @@ static int wait_for_start(struct cli *c, int fd)
 }
 
 /* Each must be there before anything is done. */
-static int check_names(struct cli *c, const struct request *r)
+static int known_names(struct cli *c, const struct request *r)
 {
 	struct span names = span_of(r->names);
 	for (struct span name; (name = span_word(&names, " ")).n > 0;)
@@ -100,7 +103,7 @@ static int start(struct cli *c, const struct request *r)
 {
 	char libexec[4200];
 	int ends[2];
-	int status = check_names(c, r);
+	int status = known_names(c, r);
 	if (status == 0)
 		status = pair_make_missing(c);
 	if (status != 0)
@@ -385,7 +388,9 @@ static int run(struct cli *c, const struct request *r)
 		return upgrade(c);
 	if (strcmp(r->verb, "log") == 0)
 		return log_operators(c, r);
-	return cli_fail(c, EX_USAGE, "'%s': start, stop, pause, resume, reload, upgrade, status, explain or log is needed", r->verb);
+	if (strcmp(r->verb, "check") == 0)
+		return check_run(c, r->server, r->probe, r->json);
+	return cli_fail(c, EX_USAGE, "'%s': start, stop, pause, resume, reload, upgrade, status, explain, log or check is needed", r->verb);
 }
 
 static bool takes_names(const char *verb)
@@ -411,7 +416,7 @@ int main(int argc, char **argv)
 			return EX_OK;
 		}
 		const char **value = strcmp(argv[i], "-c") == 0 ? &c.dir : strcmp(argv[i], "-s") == 0 ? &r.server :
-			strcmp(argv[i], "--from") == 0 ? &r.from : strcmp(argv[i], "--client") == 0 ? &r.client : NULL;
+			strcmp(argv[i], "--from") == 0 ? &r.from : strcmp(argv[i], "--client") == 0 ? &r.client : strcmp(argv[i], "--probe") == 0 ? &r.probe : NULL;
 		if (value != NULL && i + 1 < argc)
 			*value = argv[++i];
 		else if (strcmp(argv[i], "-F") == 0)

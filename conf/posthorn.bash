@@ -19,7 +19,7 @@ _posthorn() {
     posthorn:start | posthorn:stop | posthorn:pause | posthorn:resume | hornconf:remove | hornconf:rename | hornconf:clone)
         words=$(hornconf -c "$dir" server list 2>/dev/null) ;;
     posthorn:log) words=operators ;;
-    posthorn:*) words='start stop pause resume reload upgrade status explain log' ;;
+    posthorn:*) words='start stop pause resume reload upgrade status explain check log' ;;
     hornconf:-e | hornconf:-X | hornconf:-p) words=$(hornconf -c "$dir" -d 2>/dev/null | cut -d' ' -f1) ;;
     hornconf:server) words='add remove rename clone list' ;;
     hornconf:domain) words='add remove rename list default' ;;

@@ -11,7 +11,7 @@ esac
 case ${words[1]:t}:${words[CURRENT-1]} in
 posthorn:(start|stop|pause|resume)|hornconf:(remove|rename|clone)) found=(${(f)"$(hornconf -c $dir server list 2>/dev/null)"}) ;;
 posthorn:log) found=(operators) ;;
-posthorn:*) found=(start stop pause resume reload upgrade status explain log) ;;
+posthorn:*) found=(start stop pause resume reload upgrade status explain check log) ;;
 hornconf:-[eXp]) found=(${${(f)"$(hornconf -c $dir -d 2>/dev/null)"}%% *}) ;;
 hornconf:server) found=(add remove rename clone list) ;;
 hornconf:domain) found=(add remove rename list default) ;;

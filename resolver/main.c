@@ -43,7 +43,7 @@ int main(void)
 		return proc_fail(&r->proc, EX_CONFIG, &why);
 	r->proc.program = r;
 	r->proc.linked = linked;
-	if (resolver_configure(r, &ports, &why) != 0)
+	if (dns_context_make(r->proc.base, r->proc.config.service.dns_servers, r->proc.config.service.dns_trust_anchor_file, &r->context, &ports, &why) != 0)
 		return proc_fail(&r->proc, EX_CONFIG, &why);
 	int error = proc_confine(&r->proc, &rights, NULL, 0, &ports, &why);
 	free(ports.ports);

@@ -2,6 +2,7 @@
 #ifndef RESOLVER_RESOLVER_H
 #define RESOLVER_RESOLVER_H
 
+#include "dns/context.h"
 #include "dns/dns.h"
 #include "ipc/ipc.h"
 #include "log/log.h"
@@ -40,7 +41,5 @@ struct resolver {
 
 int resolver_on_query(struct channel *ch, struct message *m);
 void resolver_forget(struct resolver *r, const struct channel *ch);
-/* *ports: where it will connect by TCP. */
-int resolver_configure(struct resolver *r, struct port_list *ports, struct complaint *why);
 
 #endif

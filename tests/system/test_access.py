@@ -177,12 +177,12 @@ NAMES = {
 class Named:
     """NSD with names and reverse names of addresses that only this network namespace has."""
 
-    def __init__(self):
+    def __init__(self, names=NAMES):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="names-", dir=TMP))
         self.port = free_port()
         os.chmod(self.dir, 0o755)
         zones = ""
-        for i, (origin, records) in enumerate(NAMES.items()):
+        for i, (origin, records) in enumerate(names.items()):
             (self.dir / f"zone{i}").write_text(ZONE.format(origin=origin) + records)
             zones += f"zone:\n  name: {origin}\n  zonefile: {self.dir}/zone{i}\n"
         (self.dir / "nsd.conf").write_text(f"server:\n  ip-address: 127.0.0.1@{self.port}\n  username: root\n  chroot: \"\"\n  zonesdir: {self.dir}\n"
