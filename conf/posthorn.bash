@@ -31,4 +31,4 @@ _posthorn() {
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words $(_posthorn_options "$command")" -- "$word")
 }
-complete -F _posthorn posthorn hornconf hornqueue hornmap horncert hornpasswd
+complete -F _posthorn posthorn hornconf hornqueue hornmap horncert hornpasswd horn-import-postfix horn-import-iis

@@ -1,4 +1,4 @@
-#compdef posthorn hornconf hornqueue hornmap horncert hornpasswd
+#compdef posthorn hornconf hornqueue hornmap horncert hornpasswd horn-import-postfix horn-import-iis
 # Completion for Posthorn's commands: options come from --help, names from the configuration.
 local dir=/etc/posthorn i
 for ((i = 1; i < CURRENT; i++)); do [[ ${words[i]} == -c ]] && dir=${words[i+1]}; done

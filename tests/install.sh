@@ -4,7 +4,7 @@ set -eu
 build=$1 root=$2 prefix=$3 libexec=$4 etc=$5
 install -d "$root$prefix/sbin" "$root$prefix/bin" "$root$libexec" "$root$etc/posthorn" "$root$prefix/lib/sysusers.d" \
     "$root$prefix/share/man/man1" "$root$prefix/share/man/man5" "$root$prefix/share/man/man8" "$root$prefix/share/doc/posthorn"
-install -m 755 "$build/posthorn" "$build/hornconf" "$build/hornqueue" "$build/hornmap" "$build/hornpasswd" "$build/horncert" "$root$prefix/sbin/"
+install -m 755 "$build/posthorn" "$build/hornconf" "$build/hornqueue" "$build/hornmap" "$build/hornpasswd" "$build/horncert" "$build/horn-import-postfix" "$build/horn-import-iis" "$root$prefix/sbin/"
 # setgid to hornpost where the group exists: whoever calls it may write into maildrop and nowhere else
 install -m 755 "$build/sendmail" "$root$prefix/sbin/sendmail"
 if [ "$(id -u)" = 0 ] && getent group hornpost >/dev/null; then

@@ -17,6 +17,19 @@ until [ -s /var/mail/root ] || [ $n = 40 ]; do sleep 0.5; n=$((n + 1)); done
 hornqueue list | sed 's/^/queue /'
 grep -c '^Subject: to-root' /var/mail/root | sed 's/^/root has /'
 posthorn status | sed 's/^/status /'
+exec 3<>/dev/tcp/127.0.0.1/25
+read -r line <&3; echo "session ${line%%[ -]*}"
+before=$(cat /run/posthorn/master.pid)
+apt-get -q -y install /root/posthorn.deb >/tmp/upgrade 2>&1; echo "upgrade $?"
+dpkg -s posthorn | sed -n 's/^Version: /upgrade /p'
+[ "$before" = "$(cat /run/posthorn/master.pid)" ] && echo "upgrade the same master"
+printf 'HELO a\r\n' >&3; read -r line <&3; echo "session ${line%%[ -]*}"
+printf 'QUIT\r\n' >&3; read -r line <&3; echo "session ${line%%[ -]*}"
+exec 3>&-
+echo body | mail -s after root
+n=0
+until [ "$(grep -c '^Subject: ' /var/mail/root)" = 2 ] || [ $n = 40 ]; do sleep 0.5; n=$((n + 1)); done
+grep -c '^Subject: ' /var/mail/root | sed 's/^/root has /'
 posthorn stop; echo "stop $?"
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q -y --reinstall install /root/posthorn.deb >/dev/null 2>&1; echo "again $?"
@@ -37,26 +50,91 @@ def build(work):
     return deb, [line for line in said.splitlines() if re.match("[EWIP]:", line)]
 
 
+def older(deb, work):
+    """The same under a lower version."""
+    subprocess.run(["dpkg-deb", "-R", deb, work / "older"], check=True)
+    control = work / "older/DEBIAN/control"
+    control.write_text(re.sub("(?m)^Version: .*", "Version: 0.0.9", control.read_text()))
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", work / "older", work / "older.deb"], check=True, stdout=subprocess.DEVNULL)
+
+
+def run_inside(root, script):
+    """What the script says in the tree, on a network of its own: a word, then a value."""
+    (root / "root/inside.sh").write_text(script)
+    done = subprocess.run(["unshare", "-mpnuf", "--kill-child", "sh", "-c",
+                           f"ip link set lo up; mount --rbind /dev {root}/dev; mount -t proc proc {root}/proc; mount -t tmpfs -o mode=755 tmpfs {root}/run; hostname clean.example; chroot {root} bash /root/inside.sh"],
+                          env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, capture_output=True, text=True, timeout=300)
+    words = {}
+    for line in done.stdout.splitlines():
+        key, _, value = line.partition(" ")
+        words.setdefault(key, []).append(value)
+    return words
+
+
 def package():
-    """Built, judged, installed by one command, used, installed again, purged."""
+    """Built, judged, installed by one command, used, upgraded from an older version under a session, installed again, purged."""
     work = pathlib.Path(tempfile.mkdtemp(prefix="package-"))
     root = work / "root"
     os.chmod(work, 0o755)
     try:
         deb, lintian = build(work)
         shutil.copy(deb, work / "posthorn.deb")
-        subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", "bookworm", root, f"--customize-hook=copy-in {work}/posthorn.deb /root",
-                        '--customize-hook=chroot "$1" apt-get -q -y --no-install-recommends install /root/posthorn.deb bsd-mailx procps'],
+        older(deb, work)
+        subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", "bookworm", root, f"--customize-hook=copy-in {work}/posthorn.deb {work}/older.deb /root",
+                        '--customize-hook=chroot "$1" apt-get -q -y --no-install-recommends install /root/older.deb bsd-mailx procps'],
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
-        (root / "root/inside.sh").write_text(INSIDE)
-        done = subprocess.run(["unshare", "-mpnuf", "--kill-child", "sh", "-c",
-                               f"ip link set lo up; mount --rbind /dev {root}/dev; mount -t proc proc {root}/proc; mount -t tmpfs -o mode=755 tmpfs {root}/run; hostname clean.example; chroot {root} sh /root/inside.sh"],
-                              env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, capture_output=True, text=True, timeout=300)
-        words = {}
-        for line in done.stdout.splitlines():
-            key, _, value = line.partition(" ")
-            words.setdefault(key, []).append(value)
-        return {"lintian": lintian, **{k: words.get(k, []) for k in ("start", "mail", "root", "queue", "stop", "again", "kept", "purge", "left")},
+        words = run_inside(root, INSIDE)
+        return {"lintian": lintian, **{k: words.get(k, []) for k in ("start", "mail", "root", "queue", "session", "upgrade", "stop", "again", "kept", "purge", "left")},
                 "servers": [re.sub(r"\s+", " ", s.strip()) for s in words.get("status", [])[1:]]}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+# Mail for local users waits in Postfix's queue (defer_transports), an alias leads to one of them; then Posthorn is installed.
+REPLACED = r"""set -u
+export DEBIAN_FRONTEND=noninteractive
+useradd -m ann
+printf 'team: ann\n' >>/etc/aliases
+newaliases
+postconf -e myhostname=old.example myorigin=old.example 'mydestination=$myhostname, localhost, shop.example' defer_transports=local inet_interfaces=loopback-only message_size_limit=5000000
+postfix start >/dev/null 2>&1; echo "postfix $?"
+for i in 1 2 3 4 5; do echo body | mail -s "waits-$i" team; done
+echo body | mail -s to-ann ann@shop.example
+n=0
+until [ "$(find /var/spool/postfix/deferred -type f | wc -l)" = 6 ] || [ $n = 60 ]; do sleep 0.5; n=$((n + 1)); done
+find /var/spool/postfix/deferred -type f | wc -l | sed 's/^/deferred /'
+postfix stop >/dev/null 2>&1 # systemd does it elsewhere when the package is removed
+apt-get -q -y install /root/posthorn.deb >/tmp/install 2>&1; echo "install $?"
+dpkg -s postfix | sed -n 's/^Status: /was /p'
+grep -c . /etc/posthorn/import-postfix.txt | sed 's/^/report /'
+hornconf -h fqdn default_domain message_size_limit alias_maps | sed 's/^/conf /'
+hornconf domain list | sed 's/^/domain /'
+posthorn start; echo "start $?"
+echo body | mail -s new team
+n=0
+until [ "$(grep -c '^Subject: ' /var/mail/ann)" = 7 ] || [ $n = 60 ]; do sleep 0.5; n=$((n + 1)); done
+grep '^Subject: ' /var/mail/ann | sort | sed 's/^Subject: /ann /'
+find /var/spool/postfix/posthorn -type f | wc -l | sed 's/^/kept /'
+find /var/spool/postfix/deferred -type f | wc -l | sed 's/^/left /'
+hornqueue list | sed 's/^/queue /'
+posthorn stop; echo "stop $?"
+"""
+
+
+def replaced():
+    """A Postfix with aliases and waiting mail, replaced by the package: one command, nothing answered."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="replaced-"))
+    root = work / "root"
+    os.chmod(work, 0o755)
+    try:
+        deb, _ = build(work)
+        shutil.copy(deb, work / "posthorn.deb")
+        depends = [line.split()[1] for line in (TREE / "packages.txt").read_text().splitlines() if line.startswith("runtime ")]
+        # what the package needs is there already: the tree's network is its own and leads nowhere
+        subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", f"--include=postfix,bsd-mailx,procps,adduser,debconf,{','.join(depends)}", "bookworm", root,
+                        f"--customize-hook=copy-in {work}/posthorn.deb /root"],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        words = run_inside(root, REPLACED)
+        return {k: words.get(k, []) for k in ("postfix", "deferred", "install", "was", "report", "conf", "domain", "start", "ann", "kept", "left", "queue", "stop")}
     finally:
         shutil.rmtree(work, ignore_errors=True)

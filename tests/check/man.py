@@ -8,7 +8,7 @@ import sys
 build = pathlib.Path(sys.argv[1])
 bad = []
 pages = {p.name: p.read_text() for p in (build / "man").iterdir()}
-for command in ("posthorn", "hornconf", "hornqueue", "hornmap", "hornpasswd", "horncert", "sendmail"):
+for command in ("posthorn", "hornconf", "hornqueue", "hornmap", "hornpasswd", "horncert", "horn-import-postfix", "horn-import-iis", "sendmail"):
     help_text = subprocess.run([build / command, "--help"], capture_output=True, text=True).stdout
     page = next(t for n, t in pages.items() if n.rsplit(".", 1)[0] == command)
     in_help = set(re.findall(r"^  (--?\w[\w-]*)", help_text, re.M))
