@@ -39,7 +39,9 @@ struct cleanup {
 	struct process proc;
 	int journal_fd;
 	unsigned char auth_key[LOGIN_KEY];
-	struct storage *storage;
+	struct storage *storage, leased;
+	const struct lease_slot *lease;
+	bool closed_before;          /* what another node may still write is void by now */
 	struct segment_writer writer;
 	bool writable;               /* there is a segment to write to */
 	uint64_t previous_seq, previous_end;

@@ -131,6 +131,19 @@ static void end_segment(struct cleanup *c)
 		send_segment_ends(c->qmgr, (struct msg_segment_ends){.seq = c->previous_seq, .offset = c->previous_end}, -1);
 }
 
+/* An empty batch says where the journal of whoever had the queue before ends: what a node that was cut off writes there is void. */
+static int close_before(struct cleanup *c)
+{
+	struct batch empty = {0};
+	batch_begin(&empty);
+	int error = batch_commit(c->storage, &c->writer, &empty);
+	buffer_free(&empty.bytes);
+	c->closed_before = error == 0;
+	if (error != 0)
+		end_segment(c);
+	return error;
+}
+
 /* Takes the segment that mover made.  The lock keeps a second cleanup away. */
 static int open_ready(struct cleanup *c)
 {
@@ -146,6 +159,11 @@ static int open_ready(struct cleanup *c)
 	c->writer = (struct segment_writer){.segment = s, .offset = SEGMENT_BLOCK, .synced_to = SEGMENT_BLOCK,
 		.ends_seq = c->previous_seq, .ends_at = c->previous_end};
 	c->writable = true;
+	if (c->lease != NULL && !c->closed_before) {
+		error = close_before(c);
+		if (error != 0)
+			return error;
+	}
 	journal_want(c); /* the one after it is made ahead */
 	return 0;
 }

@@ -88,6 +88,11 @@ int main(void)
 	c->proc.program = c;
 	c->proc.linked = linked;
 	c->proc.stop = stop;
+	c->lease = proc_own_lease(&c->proc);
+	if (c->lease != NULL) {
+		c->leased = storage_leased(c->lease);
+		c->storage = &c->leased;
+	}
 	batch_begin(&c->batch);
 	c->commit = event_new(c->proc.base, -1, 0, on_commit, c);
 	c->retry = event_new(c->proc.base, -1, 0, on_retry, c);

@@ -114,7 +114,7 @@ static bool may_state(const struct cleanup *c, const struct channel *ch, const s
 	case R_BOUNCE:
 		return report && !from_peer && (e->sender.n == 0 || e->closes_kind == REPORT_EXPANSION);
 	case R_MASTER: case R_FRONT: case R_CLEANUP: case R_QMGR: case R_MOVER: case R_SMTP: case R_DROP:
-	case R_CONTROL: case R_CONFIG: case R_LOGD: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_AUTHD: case R_KEYD: case R_PAMD: case R_STS: case R_GSSD: case R_GSSC: case R_ANY:
+	case R_CONTROL: case R_CONFIG: case R_LOGD: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_AUTHD: case R_KEYD: case R_PAMD: case R_STS: case R_GSSD: case R_GSSC: case R_LEASE: case R_ANY:
 		break;
 	}
 	return false;

@@ -168,8 +168,11 @@ void drop_work(struct drop *d)
 	d->work_due = false;
 	for (struct drop_job *j = jobs; j != NULL; j = j->next)
 		drop_write_job(d, j);
-	for (struct drop_job *j = jobs; j != NULL; j = j->next)
+	for (struct drop_job *j = jobs; j != NULL; j = j->next) {
+		if (j->error == 0 && !lease_holds(proc_own_lease(&d->proc)))
+			j->error = ESTALE; /* whoever has the queue now writes it */
 		drop_name_job(j);
+	}
 	int error = jobs == NULL ? 0 : sync_directories(d);
 	while (jobs != NULL) {
 		struct drop_job *j = jobs;

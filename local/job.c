@@ -214,6 +214,8 @@ int job_on_deliver(struct channel *ch, struct message *m)
 	j->step = STEP_ASK;
 	if (j->address == NULL || j->domain == NULL || !buffer_ok(&j->content))
 		job_fail(l, j, false, "4.3.0", "not enough memory");
+	else if (!lease_holds(proc_own_lease(&l->proc)))
+		job_fail(l, j, false, "4.3.0", "the queue is another node's now");
 	else if ((error = task_compose(l, j, &e, deliver.nexthop)) != 0)
 		job_fail(l, j, false, "4.3.5", error == EINVAL ? "the way of delivery has changed" : "not enough memory");
 	else if (!j->plain && local_is_expanded(job_params(l, j)))

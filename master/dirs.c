@@ -137,11 +137,14 @@ int master_make_drops(struct master *m, struct complaint *why)
 int master_make_server_dirs(struct master *m, const struct server *s, struct complaint *why)
 {
 	const char *group = m->root ? m->config.service.setgid_group : NULL;
-	char pick[64];
+	char pick[64], index[1200];
+	(void)snprintf(index, sizeof index, "%s/cluster/%s/index", m->config.service.spool_directory, s->name);
 	(void)snprintf(pick, sizeof pick, "%s-pick", m->config.service.mail_owner);
 	int status = make_dir(m, s->p.home_directory, "", NULL, 0755, why);
 	if (status == 0)
 		status = make_queue_dirs(m, s, why);
+	if (status == 0 && s->p.cluster != 0)
+		status = make_dir(m, index, "", NULL, 0700, why);
 	if (status == 0)
 		status = make_dir(m, s->p.pickup_directory, "pick", group, m->root ? 02770 : 0770, why);
 	if (status == 0)

@@ -55,7 +55,7 @@ static void give_dirs(struct gift *g, const struct master *m, const struct child
 	const struct server *s = c->server == NO_SERVER ? NULL : &m->config.servers[c->server];
 	if (s == NULL)
 		return;
-	if (c->role == R_CLEANUP || c->role == R_MOVER || c->role == R_QMGR)
+	if (c->role == R_CLEANUP || c->role == R_MOVER || c->role == R_QMGR || c->role == R_LEASE)
 		give_path(g, s->p.queue_directory, O_RDONLY | O_DIRECTORY, "queue");
 	if (c->role == R_DROP) {
 		give_path(g, s->p.local.drop_directory, O_RDONLY | O_DIRECTORY, "drop");
@@ -82,6 +82,9 @@ static void give_log(struct gift *g, const struct master *m, char path[1200])
 static void give_role(struct gift *g, struct master *m, const struct child *c, char paths[2][1200])
 {
 	give_copy(g, m->config_fd, "");
+	int leases = master_leases_for(m, c->role);
+	if (leases >= 0)
+		give_fd(g, leases, "leases");
 	switch (c->role) {
 	case R_LOGD:
 		give_log(g, m, paths[0]);
@@ -113,6 +116,9 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 	case R_QMGR:
 		give_copy(g, m->auth_key_fd, "authkey");
 		give_dirs(g, m, c);
+		(void)snprintf(paths[0], 1200, "%s/cluster/%s/index", m->config.service.spool_directory, m->config.servers[c->server].name);
+		if (c->role == R_QMGR && m->config.servers[c->server].p.cluster != 0)
+			give_path(g, paths[0], O_RDONLY | O_DIRECTORY, "index");
 		break;
 	case R_PICKUP:
 		give_dirs(g, m, c);
@@ -122,7 +128,7 @@ static void give_role(struct gift *g, struct master *m, const struct child *c, c
 		}
 		break;
 	case R_MASTER: case R_FRONT: case R_SMTPD: case R_KEYD: case R_PAMD: case R_MOVER: case R_SMTP: case R_DROP:
-	case R_BOUNCE: case R_CONFIG: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_ANY:
+	case R_BOUNCE: case R_CONFIG: case R_RESOLVER: case R_LOCAL: case R_DELIVER: case R_MAPS: case R_LEASE: case R_ANY:
 		give_dirs(g, m, c);
 		break;
 	}

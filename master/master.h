@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "ipc/ipc.h"
+#include "lease/lease.h"
 #include "log/log.h"
 #include "login/login.h"
 #include "params/params.h"
@@ -11,7 +12,7 @@
 #define EVENTS_FILE "master/events.def"
 #include "log/events.h"
 
-#define HANDOVER "posthorn-handover 1" /* the form of what one build hands to another */
+#define HANDOVER "posthorn-handover 2" /* the form of what one build hands to another */
 enum child_state { CHILD_DOWN, CHILD_STARTING, CHILD_READY, CHILD_ENDING };
 
 struct child {
@@ -49,6 +50,7 @@ struct server_run {
 	bool wanted;         /* remembered: it ran when the service was stopped, or would have */
 	bool known;          /* something is remembered */
 	bool again;          /* started again once it has stopped */
+	bool leased;         /* its queue is this node's */
 	bool front_knows;    /* that it is stopped */
 	unsigned stage;      /* of its stop */
 	uint32_t serial;     /* of the state that front was told last */
@@ -71,6 +73,8 @@ struct master {
 	char *dir, *libexec;
 	int dir_fd, lock_fd, notify_fd, control_fd, self_log_fd, state_fd;
 	int auth_key_fd; /* sealed, new at each start: by it cleanup knows what authd says of a login */
+	int leases_fd; /* a row for each server, which its process lease writes */
+	struct lease_slot *leases;
 	bool root, sanitized, foreground, stopping, announced;
 	struct config config;
 	int config_fd; /* sealed snapshot */
@@ -123,6 +127,8 @@ void master_announce_if_complete(struct master *m);
 void master_start_server(struct master *m, uint32_t server); /* run.why: why it can't */
 void master_stop_server(struct master *m, uint32_t server);
 void master_fail_server(struct master *m, uint32_t server, const char *why);
+void master_start_leased(struct master *m, uint32_t server); /* its queue is ours */
+void master_end_server(struct master *m, uint32_t server, const char *why); /* it stops, and that is why */
 void master_server_ready(struct master *m, uint32_t server); /* if all of its processes are */
 void master_server_step(struct master *m, uint32_t server);  /* a process of it has ended, front has told its sessions */
 void master_start_servers(struct master *m); /* as is remembered, else as startup says */
@@ -175,6 +181,14 @@ int master_on_record(struct channel *c, struct message *m);
 void master_warn_of_operators(struct master *m);
 /* reload.c */
 void master_reload(struct master *m, struct buffer *text, uint32_t *status, bool begun[SERVERS_MOST]); /* begun: servers that come up by it */
+/* lease.c */
+MUST_CHECK int master_make_leases(struct master *m); /* or maps those that were handed over */
+int master_leases_for(const struct master *m, enum role role); /* a descriptor of the table, -1: it is not concerned */
+bool master_lease_due(struct master *m, uint32_t server); /* before anything of it is started */
+bool master_waits_for_lease(const struct master *m, uint32_t server);
+int master_on_lease_taken(struct channel *c, struct message *m);
+int master_on_lease_lost(struct channel *c, struct message *m);
+void master_check_leases(struct master *m);
 /* for the waiting start command */
 int master_set_up_loop(struct master *m); /* main.c */
 void master_announce(struct master *m, int status, const char *text);

@@ -81,7 +81,7 @@ static const char *needs_restart(const struct service_params *x, const struct se
 /* Its processes hold its directories open. */
 static bool needs_new_processes(const struct server *x, const struct server *y)
 {
-	return strcmp(x->p.queue_directory, y->p.queue_directory) != 0 || strcmp(x->p.local.drop_directory, y->p.local.drop_directory) != 0 ||
+	return x->p.cluster != y->p.cluster || x->p.cluster_lease_time != y->p.cluster_lease_time || strcmp(x->p.queue_directory, y->p.queue_directory) != 0 || strcmp(x->p.local.drop_directory, y->p.local.drop_directory) != 0 ||
 		strcmp(x->p.pickup_directory, y->p.pickup_directory) != 0 || strcmp(x->p.badmail_directory, y->p.badmail_directory) != 0;
 }
 

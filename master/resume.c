@@ -42,7 +42,7 @@ static int take_fd(int64_t fd)
 
 static int take_master(struct master *m, struct span line)
 {
-	int64_t v[11];
+	int64_t v[12];
 	if (!numbers(&line, v, COUNT_OF(v)))
 		return EBADMSG;
 	m->generation = (uint32_t)v[0];
@@ -55,16 +55,17 @@ static int take_master(struct master *m, struct span line)
 	m->auth_key_fd = take_fd(v[7]);
 	m->control_fd = take_fd(v[8]);
 	m->lock_fd = take_fd(v[9]);
-	return 0;
+	m->leases_fd = take_fd(v[11]);
+	return master_make_leases(m);
 }
 
 static int take_server(struct master *m, struct span line)
 {
-	int64_t v[9];
+	int64_t v[10];
 	if (!numbers(&line, v, COUNT_OF(v)) || v[0] < 0 || v[0] >= SERVERS_MOST || v[1] > RUN_STOPPING)
 		return EBADMSG;
 	m->runs[v[0]] = (struct server_run){.state = (enum run_state)v[1], .paused = v[2] != 0, .wanted = v[3] != 0, .known = v[4] != 0, .stage = (unsigned)v[5],
-		.serial = (uint32_t)v[6], .sessions = (uint64_t)v[7], .queued = (uint64_t)v[8]};
+		.serial = (uint32_t)v[6], .sessions = (uint64_t)v[7], .queued = (uint64_t)v[8], .leased = v[9] != 0};
 	return 0;
 }
 
@@ -198,7 +199,7 @@ int master_resume(struct master *m, int state_fd, struct complaint *why)
 
 /* Those whom others need first; agents while their qmgr still takes their verdicts; of a queue the mover
  * first, as at its start; then the front; the workers last. */
-static const enum role order[] = {R_LOGD, R_RESOLVER, R_KEYD, R_STS, R_MAPS, R_GSSD, R_GSSC, R_PAMD, R_AUTHD, R_BOUNCE, R_CONTROL, R_DELIVER, R_LOCAL, R_SMTP, R_PICKUP, R_DROP, R_MOVER,
+static const enum role order[] = {R_LOGD, R_RESOLVER, R_KEYD, R_STS, R_MAPS, R_GSSD, R_GSSC, R_PAMD, R_AUTHD, R_BOUNCE, R_CONTROL, R_DELIVER, R_LOCAL, R_SMTP, R_PICKUP, R_DROP, R_LEASE, R_MOVER,
 	R_CLEANUP, R_QMGR, R_FRONT};
 enum { REPLACE_GRACE_MS = 10000 };
 
@@ -256,7 +257,7 @@ void master_replace_next(struct master *m)
 		c->asked = true;
 		c->state = CHILD_STARTING; /* one at a time */
 		if (c->channel != NULL)
-			send_stop(c->channel, (struct msg_stop){.grace_ms = c->role == R_QMGR ? 0 : REPLACE_GRACE_MS}, -1);
+			send_stop(c->channel, (struct msg_stop){.grace_ms = c->role == R_QMGR || c->role == R_LEASE ? 0 : REPLACE_GRACE_MS}, -1);
 		return;
 	}
 	if (!retire_workers(m))

@@ -8,7 +8,7 @@
 #include <sysexits.h>
 
 /* Who ends when: what brings mail in first; qmgr waits for what agents carry; the mover last. */
-static const unsigned stages[] = {R_PICKUP, R_QMGR, R_DROP | R_LOCAL, R_CLEANUP, R_MOVER};
+static const unsigned stages[] = {R_PICKUP, R_QMGR, R_DROP | R_LOCAL, R_CLEANUP, R_MOVER, R_LEASE};
 enum { STAGE_EXTRA_S = 5 };
 
 static struct span name_of(const struct master *m, uint32_t server)
@@ -145,14 +145,19 @@ void master_stop_server(struct master *m, uint32_t server)
 	begin_stop(m, server);
 }
 
-void master_fail_server(struct master *m, uint32_t server, const char *why)
+void master_end_server(struct master *m, uint32_t server, const char *why)
 {
 	struct server_run *r = &m->runs[server];
-	if (r->state != RUN_STARTING)
-		return;
+	r->again = false;
 	(void)snprintf(r->why, sizeof r->why, "%s", why);
 	LOG(&m->log, server_failed, NO_ID, F("server", name_of(m, server)), F("reason", span_of(r->why)));
 	begin_stop(m, server);
+}
+
+void master_fail_server(struct master *m, uint32_t server, const char *why)
+{
+	if (m->runs[server].state == RUN_STARTING)
+		master_end_server(m, server, why);
 }
 
 /* Without a process of its own there is nothing to wait for. */
@@ -181,6 +186,11 @@ void master_start_server(struct master *m, uint32_t server)
 	}
 	r->state = RUN_STARTING;
 	int status = master_make_server_dirs(m, s, &why);
+	if (status == 0 && master_lease_due(m, server)) {
+		if (master_add_child(m, R_LEASE, server, &why) != 0)
+			master_fail_server(m, server, why.reason);
+		return;
+	}
 	if (status == 0)
 		status = master_listen(m, server, &why);
 	if (status != 0) {
@@ -191,10 +201,20 @@ void master_start_server(struct master *m, uint32_t server)
 		master_fail_server(m, server, why.reason);
 }
 
+void master_start_leased(struct master *m, uint32_t server)
+{
+	struct complaint why = {0};
+	if (master_listen(m, server, &why) != 0 || master_spawn_server(m, server, &why) != 0) {
+		char text[800];
+		(void)snprintf(text, sizeof text, "%s%s%s", why.file, why.file[0] == '\0' ? "" : ": ", why.reason);
+		master_fail_server(m, server, text);
+	}
+}
+
 void master_server_ready(struct master *m, uint32_t server)
 {
 	struct server_run *r = &m->runs[server];
-	if (r->state != RUN_STARTING)
+	if (r->state != RUN_STARTING || master_waits_for_lease(m, server))
 		return;
 	for (const struct child *c = m->children; c != NULL; c = c->next)
 		if (c->server == server && c->state != CHILD_READY)

@@ -146,7 +146,7 @@ static void child_channel_gone(struct channel *ch, int reason)
 const struct channel_owner master_child_owner = {
 	.handlers = {[MSG_ready] = on_ready, [MSG_failed] = on_failed, [MSG_pong] = on_pong, [MSG_count] = on_count,
 		[MSG_admin] = master_on_admin, [MSG_record] = master_on_record,
-		[MSG_kill_peer] = on_kill_peer},
+		[MSG_kill_peer] = on_kill_peer, [MSG_lease_taken] = master_on_lease_taken, [MSG_lease_lost] = master_on_lease_lost},
 	.gone = child_channel_gone,
 };
 

@@ -182,6 +182,8 @@ int master_prepare(struct master *m, struct complaint *why)
 		status = master_read_states(m, 0, why);
 	if (status == 0)
 		status = make_auth_key(m, why);
+	if (status == 0 && master_make_leases(m) != 0)
+		status = EX_OSERR;
 	if (status == 0 && master_check_secrets(m, &m->config, why) != 0)
 		status = EX_NOINPUT;
 	if (status == 0)

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 /* Who ends when: what brings mail in first, the log last. */
-static const unsigned stages[] = {R_FRONT, R_SMTPD | R_PICKUP, R_SMTP | R_DROP | R_LOCAL | R_BOUNCE, R_QMGR | R_CLEANUP | R_CONTROL | R_RESOLVER | R_STS | R_DELIVER | R_MAPS | R_AUTHD | R_KEYD | R_PAMD | R_GSSD | R_GSSC, R_MOVER, R_LOGD};
+static const unsigned stages[] = {R_FRONT, R_SMTPD | R_PICKUP, R_SMTP | R_DROP | R_LOCAL | R_BOUNCE, R_QMGR | R_CLEANUP | R_CONTROL | R_RESOLVER | R_STS | R_DELIVER | R_MAPS | R_AUTHD | R_KEYD | R_PAMD | R_GSSD | R_GSSC, R_MOVER, R_LEASE, R_LOGD};
 enum { BEAT_PERIOD_MS = 5000, BEAT_LIMIT_MS = 20000, STAGE_EXTRA_S = 5 };
 
 static uint32_t grace_ms(const struct master *m)
@@ -113,6 +113,8 @@ void master_beat(int fd, short what, void *context)
 	struct master *m = context;
 	int64_t now = clock_mono_ms();
 	master_notify_alive(m, now);
+	if (!m->stopping)
+		master_check_leases(m);
 	(void)fd;
 	(void)what;
 	if (!m->stopping)

@@ -126,7 +126,7 @@ static void keep_open(int fd, bool open)
 
 static void keep_all_open(struct master *m, bool open)
 {
-	int fixed[] = {m->config_fd, m->auth_key_fd, m->control_fd, m->lock_fd};
+	int fixed[] = {m->leases_fd, m->config_fd, m->auth_key_fd, m->control_fd, m->lock_fd};
 	for (size_t i = 0; i < COUNT_OF(fixed); i++)
 		keep_open(fixed[i], open);
 	for (size_t i = 0; i < m->listeners_n; i++)
@@ -138,12 +138,12 @@ static void keep_all_open(struct master *m, bool open)
 
 static void put_state(struct buffer *b, const struct master *m)
 {
-	buffer_printf(b, "%s\nmaster %u %u %u %u %u %u %d %d %d %d %d\n", HANDOVER, m->generation, m->epoch, m->node, m->instances, m->listeners_made, m->paused ? 1 : 0,
-		m->config_fd, m->auth_key_fd, m->control_fd, m->lock_fd, m->foreground ? 1 : 0);
+	buffer_printf(b, "%s\nmaster %u %u %u %u %u %u %d %d %d %d %d %d\n", HANDOVER, m->generation, m->epoch, m->node, m->instances, m->listeners_made, m->paused ? 1 : 0,
+		m->config_fd, m->auth_key_fd, m->control_fd, m->lock_fd, m->foreground ? 1 : 0, m->leases_fd);
 	for (uint32_t i = 0; i < m->config.servers_n; i++) {
 		const struct server_run *r = &m->runs[i];
-		buffer_printf(b, "server %u %u %u %u %u %u %u %llu %llu\n", i, r->state, r->paused, r->wanted, r->known, r->stage, r->serial,
-			(unsigned long long)r->sessions, (unsigned long long)r->queued);
+		buffer_printf(b, "server %u %u %u %u %u %u %u %llu %llu %u\n", i, r->state, r->paused, r->wanted, r->known, r->stage, r->serial,
+			(unsigned long long)r->sessions, (unsigned long long)r->queued, r->leased);
 	}
 	for (size_t i = 0; i < m->listeners_n; i++) {
 		const struct listener *l = &m->listeners[i];

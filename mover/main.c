@@ -92,6 +92,12 @@ int main(void)
 	m->proc.linked = linked;
 	m->proc.stop = stop;
 	m->jobs_end = &m->jobs;
+	m->token = m->proc.epoch;
+	if (proc_own_lease(&m->proc) != NULL) {
+		m->leased = storage_leased(proc_own_lease(&m->proc));
+		m->storage = &m->leased;
+		m->token = lease_token(proc_own_lease(&m->proc));
+	}
 	m->queue_fd = proc_fd(&m->proc, "queue");
 	m->work = event_new(m->proc.base, -1, 0, on_work, m);
 	struct path_rule paths[] = {{m->queue_fd, PATH_READ | PATH_WRITE}};

@@ -33,7 +33,8 @@ struct body_file {
 struct mover {
 	struct process proc;
 	int queue_fd, journal_fd, wait_fd, body_fd;
-	struct storage *storage;
+	struct storage *storage, leased;
+	uint32_t token; /* in the head of segments: of the lease, else the service's epoch */
 	struct channel *qmgr, *cleanup;
 	struct store_job *jobs, **jobs_end;
 	size_t jobs_n;

@@ -37,6 +37,28 @@ static void add_spare(struct mover *m, uint64_t seq)
 	m->spares[i] = seq;
 }
 
+/* Of a leased queue: a segment that was made under another token.  Who made it may still have it open and write to it. */
+static bool is_foreign(const struct mover *m, uint64_t seq)
+{
+	struct segment s;
+	if (m->storage != &m->leased || segment_open(m->journal_fd, seq, false, &s) != 0)
+		return false;
+	bool foreign = s.epoch != m->token;
+	segment_close(&s);
+	return foreign;
+}
+
+/* One that is empty is of no use to anybody else. */
+static bool drop_foreign(struct mover *m, uint64_t seq)
+{
+	uint64_t end, ends_seq, ends_at;
+	char name[32];
+	if (!is_foreign(m, seq) || segment_scan_end(m->journal_fd, seq, &end, &ends_seq, &ends_at) != 0 || end != SEGMENT_BLOCK)
+		return false;
+	segment_name(seq, name);
+	return m->storage->unlink(m->storage, m->journal_fd, name) == 0;
+}
+
 /* After a start every segment without a batch is a spare; which ones hold batches is cleanup's to know:
  * it asks for one "after" the last that it found in use. */
 int segments_recover(struct mover *m)
@@ -54,9 +76,11 @@ int segments_recover(struct mover *m)
 		}
 		if (!segment_parse_name(d->d_name, &seq))
 			continue;
-		m->segments_n++;
 		if (seq > m->last_seq)
 			m->last_seq = seq;
+		if (drop_foreign(m, seq))
+			continue;
+		m->segments_n++;
 		if (m->spares_n < COUNT_OF(m->spares) && segment_scan_end(m->journal_fd, seq, &end, &ends_seq, &ends_at) == 0 && end == SEGMENT_BLOCK)
 			add_spare(m, seq);
 	}
@@ -80,10 +104,10 @@ static int make_segment(struct mover *m, uint64_t *seq)
 	if ((int64_t)((m->segments_n + 1) * m->segment_size) > m->limit && m->segments_n >= 4)
 		return ENOSPC;
 	choose_size(m);
-	int error = segment_create(m->storage, m->journal_fd, m->last_seq + 1, m->proc.epoch, m->segment_size);
+	int error = segment_create(m->storage, m->journal_fd, m->last_seq + 1, m->token, m->segment_size);
 	if (error != 0 && m->segment_size > SEGMENT_MIN) { /* a small disk: a small segment may still fit */
 		m->segment_size = SEGMENT_MIN;
-		error = segment_create(m->storage, m->journal_fd, m->last_seq + 1, m->proc.epoch, m->segment_size);
+		error = segment_create(m->storage, m->journal_fd, m->last_seq + 1, m->token, m->segment_size);
 	}
 	if (error != 0)
 		return error;
@@ -124,8 +148,8 @@ int segments_on_free(struct channel *ch, struct message *msg)
 	struct mover *m = ch->program;
 	char name[32];
 	int error;
-	if (m->spares_n < SPARES_KEPT) {
-		error = segment_recycle(m->storage, m->journal_fd, gone.seq, m->last_seq + 1, m->proc.epoch);
+	if (m->spares_n < SPARES_KEPT && !is_foreign(m, gone.seq)) {
+		error = segment_recycle(m->storage, m->journal_fd, gone.seq, m->last_seq + 1, m->token);
 		if (error == 0)
 			add_spare(m, ++m->last_seq);
 	} else {

@@ -59,6 +59,9 @@ static int write_job(struct mover *m, struct store_job *j, const struct segment 
 	if (!buffer_ok(to))
 		return ENOMEM;
 	(void)snprintf(name, sizeof name, "tmp/%s", j->id.text);
+	error = storage_check(m->storage);
+	if (error != 0)
+		return error;
 	j->fd = openat(m->wait_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (j->fd < 0)
 		return errno;
@@ -232,6 +235,8 @@ static int copy_record(struct mover *m, const struct msg_corrupt_record *bad, co
 {
 	struct segment s = {.fd = -1};
 	int error = segment_open(m->journal_fd, bad->seq, false, &s), fd = -1;
+	if (error == 0)
+		error = storage_check(m->storage);
 	if (error == 0 && (bad->offset > s.size || bad->length > s.size - bad->offset))
 		error = EBADMSG;
 	if (error == 0) {

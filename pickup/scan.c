@@ -14,6 +14,8 @@
 static void take(struct pickup *p, struct place *pl, const char *name)
 {
 	struct qid id = qid_make(&p->ids, clock_wall_us());
+	if (!lease_holds(proc_own_lease(&p->proc)))
+		return; /* whoever has the server now takes it */
 	if (renameat(pl->fd, name, pl->taken_fd, id.text) != 0)
 		return;
 	submit_file(p, pl, &id, name);

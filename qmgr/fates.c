@@ -240,6 +240,8 @@ static int append(struct qmgr *q)
 void fates_flush(struct qmgr *q)
 {
 	int error = append(q);
+	if (error == 0 && q->storage == &q->leased) /* what is confirmed, another node knows too */
+		error = sync_lines(q);
 	if (error != 0) {
 		LOG(&q->proc.log, fates_failed, NO_ID, F("reason", span_of(strerror(error))));
 		return; /* tried again at the next turn; nothing is confirmed until then */

@@ -65,6 +65,8 @@ static uint64_t count(const struct qmgr *q)
 static void write_left(struct qmgr *q)
 {
 	char text[32];
+	if (storage_check(q->storage) != 0)
+		return;
 	int n = snprintf(text, sizeof text, "%llu\n", (unsigned long long)count(q));
 	int error = replace_file_at(q->queue_fd, "left", (struct span){text, (size_t)n}, 0600);
 	if (error != 0)
@@ -284,14 +286,35 @@ static void stop(struct process *p, uint32_t grace_ms)
 	end_if_idle(q);
 }
 
+/* The rows of before are worth something if nobody else had the queue in between; else they are wiped out, and this says false. */
+static bool index_is_of(int index_fd, uint32_t token)
+{
+	struct buffer text;
+	uint64_t last = 0;
+	buffer_init(&text, 32);
+	bool known = read_file_at(index_fd, ".token", 32, &text) == 0 && parse_u64(span_trim(buffer_span(&text)), UINT32_MAX, &last) == 0;
+	bool same = known && (last == token || last + 1 == token);
+	if (!same)
+		(void)!index_wipe();
+	buffer_clear(&text);
+	buffer_printf(&text, "%u", token);
+	(void)!replace_file_at(index_fd, ".token", buffer_span(&text), 0600);
+	buffer_free(&text);
+	return same || !known;
+}
+
 /* Recovery runs in a child with a time limit; what it can't do, a new index can. */
 static int open_index(struct qmgr *q, int queue_fd)
 {
 	uid_t uid;
 	gid_t gid;
-	int status = 0, index_fd = openat(queue_fd, "index", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int status = 0, index_fd = proc_fd(&q->proc, "index"); /* of a leased queue: on this node's own disk */
+	if (index_fd < 0)
+		index_fd = openat(queue_fd, "index", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (index_fd < 0 || fchdir(index_fd) != 0)
 		return errno;
+	if (proc_own_lease(&q->proc) != NULL && !index_is_of(index_fd, lease_token(proc_own_lease(&q->proc))))
+		LOG(&q->proc.log, index_rebuilt, NO_ID, F("reason", SPAN_LIT("another node had the queue")));
 	bool root = (q->proc.flags & PROC_ROOT) != 0;
 	if (root && proc_default_uid(q->proc.config.service.mail_owner, "", &uid, &gid) != 0)
 		return ENOENT;
@@ -381,6 +404,10 @@ int main(void)
 	if (proc_begin(&q->proc, R_QMGR, &why) != 0)
 		return proc_fail(&q->proc, EX_CONFIG, &why);
 	set_up(q);
+	if (proc_own_lease(&q->proc) != NULL) {
+		q->leased = storage_leased(proc_own_lease(&q->proc));
+		q->storage = &q->leased;
+	}
 	int error = q->server == NULL ? ENOENT : make_timers(q);
 	if (error == 0)
 		error = login_read_key(proc_fd(&q->proc, "authkey"), q->auth_key);
@@ -390,8 +417,9 @@ int main(void)
 		complain(&why, "Queue", 0, "cannot be opened: %s", strerror(error));
 		return proc_fail(&q->proc, EX_IOERR, &why);
 	}
-	struct path_rule paths[] = {{q->queue_fd, PATH_READ | PATH_WRITE}};
-	if (proc_confine(&q->proc, &rights, paths, COUNT_OF(paths), NULL, &why) != 0)
+	struct path_rule paths[] = {{q->queue_fd, PATH_READ | PATH_WRITE}, {proc_fd(&q->proc, "index"), PATH_READ | PATH_WRITE}};
+	size_t paths_n = paths[1].dir_fd < 0 ? 1 : 2;
+	if (proc_confine(&q->proc, &rights, paths, paths_n, NULL, &why) != 0)
 		return proc_fail(&q->proc, EX_OSERR, &why);
 	error = index_open(&q->index, false);
 	if (error != 0 && index_wipe() == 0)

@@ -154,7 +154,7 @@ struct qmgr {
 	struct process proc;
 	struct server *server;
 	uint32_t server_index;
-	struct storage *storage;
+	struct storage *storage, leased;
 	int queue_fd, journal_fd, fates_fd, wait_fd, body_fd;
 	struct channel *cleanup, *mover, *bounce, *control;
 	struct agent *agents[AGENT_KINDS];

@@ -15,6 +15,10 @@ static void finish(struct conn *c)
 static int put_piece(struct conn *c, struct span piece)
 {
 	bool last = c->body_at + piece.n == c->job->size;
+	if (last && !lease_holds(proc_lease(&c->job->agent->proc, c->job->server))) { /* whoever has the queue now sends it */
+		dialog_broken(c, "the queue is another node's now");
+		return -1;
+	}
 	c->body_at += piece.n;
 	if (c->chunked) /* each chunk costs an answer, so a large message is one chunk, announced once */
 		buffer_put_span(&c->out, piece);

@@ -101,6 +101,10 @@ static bool sends_chunk_at_once(const struct conn *c)
 void envelope_send(struct conn *c)
 {
 	struct job *j = c->job;
+	if (!lease_holds(proc_lease(&j->agent->proc, j->server))) {
+		dialog_broken(c, "the queue is another node's now");
+		return;
+	}
 	c->expect_n = c->expect_at = c->accepted = 0;
 	c->data_refused = false;
 	c->body_at = 0;

@@ -13,7 +13,7 @@ TEXT = b"From: a@example.org\r\nSubject: hello\r\n\r\nA line."
 class Load:
     """Sessions with a message each, as many a second as the gap allows; what failed, what was acknowledged."""
 
-    def __init__(self, port, threads=4, gap=0.03, look=None):
+    def __init__(self, port, threads=5, gap=0.03, look=None):
         self.port, self.gap, self.look = port, gap, look
         self.sent, self.failed, self.refused, self.over = [], [], 0, threading.Event()
         self.threads = [threading.Thread(target=self.feed, args=(k,)) for k in range(threads)]

@@ -3,7 +3,7 @@
 # One file at a time: with several, the analyzer of va_list takes what is good for uninitialized.
 set -eu
 cd "$(dirname "$0")/.."
-files=$(find common master smtpd cleanup qmgr mover smtp drop local deliver child maps authd keyd pamd sts gssd gssc bounce pickup control config logd resolver cmd -name '*.c')
+files=$(find common master smtpd cleanup qmgr mover smtp drop local deliver child maps authd keyd pamd sts gssd gssc lease bounce pickup control config logd resolver cmd -name '*.c')
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 # shellcheck disable=SC2086

@@ -7,12 +7,12 @@
 
 /* Roles, one bit each: the matrix of messages.def is made of them. */
 #define ROLES(X) X(MASTER, 0) X(FRONT, 1) X(SMTPD, 2) X(CLEANUP, 3) X(QMGR, 4) X(MOVER, 5) X(SMTP, 6) X(DROP, 7) \
-	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13) X(LOCAL, 14) X(DELIVER, 15) X(MAPS, 16) X(AUTHD, 17) X(KEYD, 18) X(PAMD, 19) X(STS, 20) X(GSSD, 21) X(GSSC, 22)
+	X(BOUNCE, 8) X(PICKUP, 9) X(CONTROL, 10) X(CONFIG, 11) X(LOGD, 12) X(RESOLVER, 13) X(LOCAL, 14) X(DELIVER, 15) X(MAPS, 16) X(AUTHD, 17) X(KEYD, 18) X(PAMD, 19) X(STS, 20) X(GSSD, 21) X(GSSC, 22) X(LEASE, 23)
 enum role {
 #define ROLE(name, bit) R_##name = 1 << bit,
 	ROLES(ROLE)
 #undef ROLE
-	R_ANY = 0x7ffffe, /* all but master */
+	R_ANY = 0xfffffe, /* all but master */
 };
 const char *role_name(enum role r); /* "smtpd" */
 

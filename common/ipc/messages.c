@@ -43,7 +43,7 @@ const char *msg_name(enum msg_type t)
 const char *role_name(enum role r)
 {
 	static const char *const names[] = {"master", "front", "smtpd", "cleanup", "qmgr", "mover", "smtp", "drop",
-		"bounce", "pickup", "control", "config", "logd", "resolver", "local", "deliver", "maps", "authd", "keyd", "pamd", "sts", "gssd", "gssc"};
+		"bounce", "pickup", "control", "config", "logd", "resolver", "local", "deliver", "maps", "authd", "keyd", "pamd", "sts", "gssd", "gssc", "lease"};
 	for (size_t i = 0; i < COUNT_OF(names); i++)
 		if ((unsigned)r == 1u << i)
 			return names[i];

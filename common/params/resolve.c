@@ -256,6 +256,10 @@ static int check_server(struct config *c, struct server *s, struct complaint *wh
 		complain(why, file, 0, "listen_tls and listen_submission need TLS: tls = none does not go with them");
 		return EINVAL;
 	}
+	if (s->p.cluster == 1 && s->p.startup == STARTUP_AUTOMATIC) {
+		complain(why, file, 0, "cluster = yes: the cluster manager starts the server on one node: set startup = manual");
+		return EINVAL;
+	}
 	const char *fault = credentials_fault(&s->p.out, s->settings, NULL);
 	if (fault == NULL && !backend_is_valid(s->p.auth_backend))
 		fault = "auth_backend: write file, pam, sql, ldap or dovecot:/SOCKET";

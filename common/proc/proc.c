@@ -134,6 +134,27 @@ static void take_name(char *out, size_t size, struct span s)
 	out[n] = '\0';
 }
 
+static uint32_t number_of(const struct process *p)
+{
+	for (uint32_t i = 0; p->server[0] != '\0' && i < p->config.servers_n; i++)
+		if (strcmp(p->config.servers[i].name, p->server) == 0 && !p->config.servers[i].gone)
+			return i;
+	return UINT32_MAX;
+}
+
+/* Mapped while that may still be done; those that are given no right to write it can't. */
+static int map_leases(struct process *p)
+{
+	int fd = proc_fd(p, "leases");
+	if (fd < 0)
+		return 0;
+	void *at = mmap(NULL, SERVERS_MOST * sizeof *p->leases, p->role == R_LEASE ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+	if (at == MAP_FAILED)
+		return errno;
+	p->leases = at;
+	return 0;
+}
+
 int proc_begin(struct process *p, enum role role, struct complaint *why)
 {
 	struct buffer packet;
@@ -165,6 +186,10 @@ int proc_begin(struct process *p, enum role role, struct complaint *why)
 	buffer_free(&packet);
 	error = read_config(p->fds[0], &p->config, why);
 	(void)close(p->fds[0]);
+	if (error == 0) {
+		p->number = number_of(p);
+		error = map_leases(p);
+	}
 	if (error == 0)
 		error = make_base(p);
 	if (error == 0) {
@@ -175,6 +200,18 @@ int proc_begin(struct process *p, enum role role, struct complaint *why)
 	if (error != 0 && why->reason[0] == '\0')
 		complain(why, role_name(role), 0, "%s", strerror(error));
 	return error;
+}
+
+const struct lease_slot *proc_lease(const struct process *p, uint32_t server)
+{
+	if (p->leases == NULL || server >= p->config.servers_n || p->config.servers[server].p.cluster == 0)
+		return NULL;
+	return &p->leases[server];
+}
+
+const struct lease_slot *proc_own_lease(const struct process *p)
+{
+	return proc_lease(p, p->number);
 }
 
 void proc_handle(struct process *p, enum msg_type type, message_handler *run)

@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "ipc/ipc.h"
+#include "lease/lease.h"
 #include "log/log.h"
 #include "params/params.h"
 #include <sys/resource.h>
@@ -51,6 +52,8 @@ struct process {
 	size_t fds_n;
 	uint64_t turns;
 	unsigned landlock;
+	uint32_t number;           /* of its server, which stays while the service runs; UINT32_MAX: it has none */
+	const struct lease_slot *leases; /* by server, NULL: this role needs none */
 	void *program;
 	struct channel_owner control_owner;
 	/* called for channels that the master links; NULL: refused */
@@ -64,6 +67,9 @@ struct process {
 MUST_CHECK int proc_begin(struct process *p, enum role role, struct complaint *why);
 /* A further message that the master may send to this role. */
 void proc_handle(struct process *p, enum msg_type type, message_handler *run);
+/* The lease that a server's queue needs here; NULL: none. */
+const struct lease_slot *proc_lease(const struct process *p, uint32_t server);
+const struct lease_slot *proc_own_lease(const struct process *p); /* of the process's own server */
 /* The descriptor that the master sent under this name, -1: none. */
 int proc_fd(const struct process *p, const char *name);
 

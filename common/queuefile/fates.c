@@ -97,6 +97,9 @@ int fates_create(struct storage *st, int dir_fd, uint64_t seq, uint64_t size, st
 {
 	struct fates_file f = {.seq = seq, .size = size};
 	fates_name(seq, f.name);
+	int may = storage_check(st);
+	if (may != 0)
+		return may;
 	f.fd = openat(dir_fd, f.name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (f.fd < 0)
 		return errno;

@@ -3,6 +3,7 @@
 #define QUEUEFILE_QUEUEFILE_H
 
 #include "base/base.h"
+#include "lease/lease.h"
 #include "smtp/smtp.h"
 
 /* ---- queue ids: 9 digits of microseconds, 6 of the origin's suffix; base 62, sorts by time ---- */
@@ -63,9 +64,12 @@ struct storage {
 	int (*rename)(struct storage *s, int dir_fd, const char *from, const char *to);
 	int (*unlink)(struct storage *s, int dir_fd, const char *name);
 	int (*sync_dir)(struct storage *s, int dir_fd, const char *name);
+	int (*check)(struct storage *s); /* may a file be made or cut now?  NULL: always */
 	void *context;
 };
 extern struct storage storage_real;
+struct storage storage_leased(const struct lease_slot *slot); /* ESTALE where the lease does not hold */
+MUST_CHECK int storage_check(struct storage *s);
 
 /* ---- journal ---- */
 enum { SEGMENT_BLOCK = 4096, SEGMENT_RANDOM = 16, SEGMENT_MIN = 1 << 20 };

@@ -75,6 +75,9 @@ int segment_create(struct storage *st, int dir_fd, uint64_t seq, uint32_t epoch,
 	char name[32], aside[40];
 	segment_name(seq, name);
 	(void)snprintf(aside, sizeof aside, "%s.new", name);
+	int may = storage_check(st);
+	if (may != 0)
+		return may;
 	int fd = openat(dir_fd, aside, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return errno;

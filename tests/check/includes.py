@@ -5,8 +5,8 @@ import pathlib
 import re
 import sys
 
-ORDER = ["base", "smtp", "message", "params", "ipc", "log", "proc", "dns", "sts", "tls", "passwd", "login", "gss", "queuefile", "map", "lookup", "route", "schedule"]
-MAY = {"queuefile": {"base", "smtp"}, "dns": {"base", "params"}, "sts": {"base"}, "tls": {"base", "dns"}, "passwd": {"base"}, "login": {"base"}, "gss": {"base"}, "message": {"base", "smtp"}, "ipc": {"base"}}
+ORDER = ["base", "smtp", "message", "params", "ipc", "log", "lease", "proc", "dns", "sts", "tls", "passwd", "login", "gss", "queuefile", "map", "lookup", "route", "schedule"]
+MAY = {"queuefile": {"base", "smtp", "lease"}, "lease": {"base"}, "dns": {"base", "params"}, "sts": {"base"}, "tls": {"base", "dns"}, "passwd": {"base"}, "login": {"base"}, "gss": {"base"}, "message": {"base", "smtp"}, "ipc": {"base"}}
 tree = pathlib.Path(__file__).resolve().parents[2]
 bad = []
 for f in sorted(tree.rglob("*.[ch]")):

@@ -7,7 +7,7 @@ import sys
 TREE = pathlib.Path(__file__).resolve().parents[2]
 PAGE = TREE / "docs/security.md"
 MAINS = {"front": "smtpd/front", "smtpd": "smtpd/worker", "expand": "child/expand"}
-ORDER = ("master front smtpd authd pamd gssd gssc keyd cleanup mover qmgr pickup smtp drop local deliver child expand maps resolver sts bounce control config logd").split()
+ORDER = ("master front smtpd authd pamd gssd gssc keyd lease cleanup mover qmgr pickup smtp drop local deliver child expand maps resolver sts bounce control config logd").split()
 
 
 def head(text):

@@ -171,8 +171,8 @@ def alive(pid):
 class Client:
     """SMTP by hand: say() sends bytes as they are, hear() takes one reply."""
 
-    def __init__(self, port, greet=True, source=""):
-        self.s = socket.create_connection(("127.0.0.1", port), 30, (source, 0))
+    def __init__(self, port, greet=True, source="", host="127.0.0.1"):
+        self.s = socket.create_connection((host, port), 30, (source, 0))
         self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         if greet:

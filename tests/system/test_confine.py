@@ -15,7 +15,7 @@ from inject import AT_FDCWD, Inside, Killed
 
 O_DIRECTORY, O_CREAT, O_WRONLY = os.O_DIRECTORY, os.O_CREAT, os.O_WRONLY
 MAINS = {"front": "smtpd/front", "smtpd": "smtpd/worker", **{r: r for r in
-         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd keyd sts gssd gssc".split()}}
+         "cleanup mover qmgr smtp drop local bounce pickup control logd resolver maps authd keyd sts gssd gssc lease".split()}}
 
 
 def rights():
@@ -91,7 +91,9 @@ class Confinement(unittest.TestCase):
         with (cls.horn.dir / "posthorn.conf").open("a") as f:
             f.write(f"auth_ntlm_file = {users}\n")
         cls.horn.conf("domain", "add", "login.test", "type=remote", "route=[192.0.2.1]", "outbound_auth=integrated", "outbound_user=us", f"outbound_password_file={users}")
-        cls.horn.start()
+        cls.horn.conf("server", "add", "shared", f"listen=127.0.0.1:{free_port()}", "cluster=yes", "startup=manual", "cluster_lease_time=20s")
+        cls.horn.run("posthorn", "-c", str(cls.horn.dir), "start", "shared")
+        cls.horn.started = True
 
     @classmethod
     def tearDownClass(cls):
@@ -112,7 +114,8 @@ class Confinement(unittest.TestCase):
     def own_dir(self, role):
         spool = self.horn.server_dir
         return {"cleanup": spool / "Queue" / "journal", "mover": spool / "Queue", "qmgr": spool / "Queue", "drop": spool / "Drop",
-                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers", "sts": self.horn.dir / "spool/sts", "gssd": self.horn.dir / "spool/gss", "gssc": self.horn.dir / "spool/gssc"}.get(role, self.horn.root / "open")
+                "pickup": spool / "Pickup", "authd": self.horn.dir / "servers", "sts": self.horn.dir / "spool/sts", "gssd": self.horn.dir / "spool/gss", "gssc": self.horn.dir / "spool/gssc",
+                "lease": self.horn.dir / "spool/shared/Queue"}.get(role, self.horn.root / "open")
 
     def descriptor(self, pid, path):
         for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
@@ -206,7 +209,7 @@ class Confinement(unittest.TestCase):
         self.fresh()
         queue = self.horn.server_dir / "Queue"
         other = {"cleanup": queue / "fates", "mover": self.horn.server_dir / "Badmail", "qmgr": self.horn.server_dir / "Drop",
-                 "drop": queue / "wait", "pickup": pathlib.Path("/etc")}
+                 "drop": queue / "wait", "lease": self.horn.server_dir / "Drop", "pickup": pathlib.Path("/etc")}
         for role in MAINS:
             with self.subTest(role=role, act="read a file of the system's"):
                 act = ("openat", AT_FDCWD, b"/usr/bin/true" if role in ("maps", "gssd", "gssc") else b"/etc/passwd", 0)

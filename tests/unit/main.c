@@ -19,6 +19,7 @@ int main(void)
 	srunner_add_suite(r, suite_passwd());
 	srunner_add_suite(r, suite_login());
 	srunner_add_suite(r, suite_tls());
+	srunner_add_suite(r, suite_lease());
 	srunner_add_suite(r, suite_queuefile());
 	srunner_add_suite(r, suite_powercut());
 	srunner_add_suite(r, suite_proc());

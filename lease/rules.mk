@@ -1,0 +1,2 @@
+PROGRAMS += lease
+SRC_lease := $(wildcard lease/*.c)

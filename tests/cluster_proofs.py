@@ -1,0 +1,184 @@
+"""Proofs about clustering: two nodes, each a full set of namespaces, one shared directory, mail all the while; evidence.py runs them (root)."""
+import collections
+import json
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+
+from cluster import PORT, Cluster
+from horn import Client, Sink, wait_for
+
+HOP = 2600
+SETTINGS = [f"smart_host=[10.77.0.254]:{HOP}", "retry_first=1s", "retry_second=1s", "retry_third=1s", "retry_subsequent=1s", "destination_probe=1s"]
+
+
+class Load:
+    """Sessions with messages to whichever node takes them; what was acknowledged, when and by whom."""
+
+    def __init__(self, nodes, threads=4, gap=0.02):
+        self.nodes, self.gap = nodes, gap
+        self.acked, self.over = [], threading.Event() # name, node, when
+        self.threads = [threading.Thread(target=self.feed, args=(k,), daemon=True) for k in range(threads)]
+        for t in self.threads:
+            t.start()
+
+    def session(self, k, node, count):
+        with Client(PORT, host=node.address) as c:
+            c.s.settimeout(30)
+            c.ask("EHLO client.example")
+            for _ in range(3):
+                name = f"m{k}-{count[0]}"
+                count[0] += 1
+                c.send("a@cluster.example", "b@far.example", f"Subject: {name}\r\n\r\n".encode() + b"x" * random.choice([10, 2000, 300000]), ehlo=False)
+                self.acked.append((name, node.number, time.monotonic()))
+                time.sleep(self.gap)
+
+    def feed(self, k):
+        count, at = [0], k
+        while not self.over.is_set():
+            try:
+                self.session(k, self.nodes[at % len(self.nodes)], count)
+            except (OSError, EOFError, AssertionError):
+                at += 1
+                time.sleep(0.05)
+
+    def end(self):
+        self.over.set()
+        for t in self.threads:
+            t.join(60)
+
+
+def short_connects():
+    """A node that is off does not say no."""
+    import socket
+    usual = socket.create_connection
+    socket.create_connection = lambda address, timeout=30, source_address=None: usual(address, 1 if address[0].startswith("10.77.") else timeout, source_address)
+
+
+def delivered(sink):
+    """Subject and queue id of each message that came."""
+    found = []
+    for m in list(sink.messages):
+        head = m[2][:2000].decode("latin-1")
+        found.append((re.search(r"Subject: (\S+)", head)[1], re.search(r"\bid ([0-9A-Za-z]{15})\b", head)[1]))
+    return found
+
+
+def sent_in_log(node):
+    return set(re.findall(r"\b([0-9A-Za-z]{15}): (?:delivered: )?.*status=sent", node.log()))
+
+
+def late_records(cluster):
+    """Ids of records that stand behind what each taking of the queue found as the end of its segments."""
+    found = set()
+    for _, _, _, segments in cluster.tokens():
+        for seq, (epoch, end) in segments.items():
+            path = cluster.home / f"Queue/journal/{seq:016x}.seg"
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            if int.from_bytes(data[16:20], "little") != epoch: # its space has been given to another
+                continue
+            found |= {r.decode() for r in re.findall(rb"[0-9A-Za-z]{15}(?=\0)", data[end:end + 65536])}
+    return found
+
+
+def verdict(cluster, sink, load, others):
+    """What came of all that was acknowledged."""
+    names = {name for name, _, _ in load.acked}
+    try:
+        wait_for("all there", lambda: not names - {s for s, _ in delivered(sink)}, 90)
+    except AssertionError:
+        pass
+    found = delivered(sink)
+    ids = collections.Counter(i for _, i in found)
+    twice = {i for i, n in ids.items() if n > 1}
+    return {"acknowledged": len(names), "lost": len(names - {s for s, _ in found}), "delivered twice": len(twice),
+            "of them recorded as sent before": len(twice & others), "records of a token that was over": len(late_records(cluster)),
+            "of them delivered": len(late_records(cluster) & set(ids) - {i for s, i in found if s in names})}
+
+
+def first_ack(load, node, since):
+    def look():
+        return next((when for _, number, when in load.acked[-2000:] if number == node.number and when > since), None)
+    wait_for("mail taken", look, 60)
+    return look() - since
+
+
+def rounds(n, how):
+    """how: what befalls the node that has the queue; when it says that nothing runs there any more the other one takes over."""
+    short_connects()
+    took, recorded, extra = [], set(), collections.Counter()
+    with Cluster(settings=SETTINGS) as cluster:
+        sink = Sink(host="10.77.0.254", port=HOP)
+        active, other = cluster.nodes
+        active.start()
+        load = Load(cluster.nodes)
+        for _ in range(n):
+            mark = len(load.acked)
+            wait_for("some mail", lambda m=mark: len(load.acked) > m + 30, 60)
+            time.sleep(random.random())
+            begun = time.monotonic()
+            extra.update(how(active, other, load))
+            took.append(first_ack(load, other, begun))
+            recorded |= sent_in_log(active)
+            if not active.up:
+                active.boot()
+                active.horn("posthorn", "start")
+            active, other = other, active
+        load.end()
+        out = {"rounds": n, **verdict(cluster, sink, load, recorded), "take-over, s": [round(min(took), 1), round(sorted(took)[n // 2], 1), round(max(took), 1)], **extra}
+        tokens = [t for t, *_ in cluster.tokens()]
+        out["tokens"] = len(tokens)
+        out["tokens grow by one"] = tokens == list(range(1, len(tokens) + 1))
+        sink.close()
+    return out
+
+
+def killed(active, other, load):
+    active.kill()
+    other.start()
+    return {}
+
+
+def frozen(active, other, load):
+    active.freeze()
+    time.sleep(random.random())
+    active.kill() # the fence agent
+    other.start()
+    return {}
+
+
+def thawed(active, other, load):
+    active.freeze()
+    other.start()
+    since = time.monotonic()
+    active.thaw()
+    wait_for("the node has given up its server", lambda: active.state() == "stopped", 30)
+    return {"acknowledged by the old node after the thaw": sum(1 for _, number, when in list(load.acked) if number == active.number and when > since)}
+
+
+def in_namespace(what, n):
+    done = subprocess.run(["unshare", "-n", "sh", "-c", f"ip link set lo up && exec {sys.executable} -c 'import sys; sys.path[:0] = [\".\", \"system\"]; import json, cluster_proofs as c; print(json.dumps(c.rounds({n}, c.{what})))'"],
+                          cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
+    if done.returncode:
+        raise AssertionError(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def clusterkilled(n=30):
+    return in_namespace("killed", n)
+
+
+def clusterfrozen(n=30):
+    return in_namespace("frozen", n)
+
+
+def clusterthawed(n=30):
+    return in_namespace("thawed", n)
