@@ -20,6 +20,9 @@ static const struct cli_option options[] = {
 	{"--service", "", "a name of both scopes means posthorn.conf"},
 	{"--drain", "", "server remove: its mail leaves first"},
 	{"--discard", "", "server remove: its mail is deleted"},
+	{"--to", "HOST", "copy: the other machine, by ssh; may come again"},
+	{"--user", "USER", "copy: who logs in there"},
+	{"--with-secrets", "", "copy, export: passwords and keys too, as far as they are below DIR"},
 	{"--json", "", "one JSON object"},
 	{"--help", "", "this text"},
 };
@@ -27,6 +30,7 @@ static const char usage[] = "hornconf [-c DIR] [-s SERVER] [-D DOMAIN] [-n|-d] [
 	"       hornconf [-c DIR] [-s SERVER] [-D DOMAIN] -e name=value... | -X name...\n"
 	"       hornconf -p name...\n"
 	"       hornconf [-c DIR] init [name=value...] | check\n"
+	"       hornconf [-c DIR] export FILE [--with-secrets] | import FILE | copy --to HOST [--to HOST...] [--user USER] [--with-secrets]\n"
 	"       hornconf [-c DIR] server add NAME [name=value...] | remove NAME [--drain|--discard]\n"
 	"                          | rename OLD NEW | clone OLD NEW [name=value...] | list\n"
 	"       hornconf [-c DIR] [-s SERVER] domain add DOMAIN name=value... | remove DOMAIN | rename OLD NEW | list | default DOMAIN";
@@ -80,6 +84,7 @@ static int verb_check(struct cli *c, struct conf_options *o, char **args, int n)
 
 static const struct { const char *word; verb_function *run; } verbs[] = {
 	{"init", conf_init}, {"check", verb_check}, {"server", conf_server}, {"domain", conf_domain},
+	{"export", conf_export}, {"import", conf_import}, {"copy", conf_copy},
 };
 
 static int run(struct cli *c, struct conf_options *o, char **args, int n)
@@ -125,8 +130,12 @@ int main(int argc, char **argv)
 		const char **value = strcmp(argv[i], "-c") == 0 ? &c.dir : strcmp(argv[i], "-s") == 0 ? &o.server : strcmp(argv[i], "-D") == 0 ? &o.domain : NULL;
 		if (value != NULL && i + 1 < argc)
 			*value = argv[++i];
-		else if (strcmp(argv[i], "--drain") == 0 || strcmp(argv[i], "--discard") == 0)
+		else if (strcmp(argv[i], "--drain") == 0 || strcmp(argv[i], "--discard") == 0 || strcmp(argv[i], "--with-secrets") == 0 || (argv[i][0] == '-' && argv[i][1] == '\0'))
 			args[n++] = argv[i];
+		else if ((strcmp(argv[i], "--to") == 0 || strcmp(argv[i], "--user") == 0) && i + 1 < argc) {
+			args[n++] = argv[i];
+			args[n++] = argv[++i];
+		}
 		else if (value != NULL || (argv[i][0] == '-' && !take_flag(&o, argv[i])))
 			bad = argv[i];
 		else if (argv[i][0] != '-')

@@ -1,7 +1,7 @@
 COMMANDS += horn-import-postfix horn-import-iis posthorn hornconf hornqueue hornmap hornpasswd horncert sendmail
 SRC_posthorn := cmd/posthorn.c cmd/posthorn_check.c cmd/posthorn_machine.c cmd/posthorn_names.c cmd/posthorn_peers.c cmd/common/cli.c cmd/common/pair.c cmd/common/holder.c
 LIBS_posthorn := -lunbound -lssl -lcrypto -ljansson
-SRC_hornconf := cmd/hornconf.c cmd/hornconf_print.c cmd/hornconf_edit.c cmd/hornconf_tree.c cmd/hornconf_server.c cmd/common/cli.c cmd/common/pair.c cmd/common/holder.c
+SRC_hornconf := cmd/hornconf.c cmd/hornconf_print.c cmd/hornconf_edit.c cmd/hornconf_tree.c cmd/hornconf_server.c cmd/hornconf_export.c cmd/hornconf_import.c cmd/common/cli.c cmd/common/pair.c cmd/common/holder.c
 LIBS_hornconf := -lssl -lcrypto -ljansson
 SRC_hornqueue := cmd/hornqueue.c cmd/hornqueue_badmail.c cmd/common/cli.c
 LIBS_hornqueue := -ljansson

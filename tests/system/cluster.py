@@ -9,26 +9,26 @@ import tempfile
 
 from horn import BUILD, TMP, wait_for
 
-TERM_S = 2
+TERM_S = 4
 PORT = 2525
 
 
 class Node:
     """A machine: 10.77.0.N, its own configuration and spool; the server "shared" has its home on the shared directory."""
 
-    def __init__(self, cluster, number):
+    def __init__(self, cluster, number, configured=True):
         self.cluster, self.number, self.name = cluster, number, f"node{number}"
-        self.root = cluster.dir / self.name
-        self.dir = self.root / "conf"
+        self.root = cluster.dir / self.name # mounted on cluster.machine there: all nodes have the same paths
+        self.dir = cluster.machine / "conf"
         self.address = f"10.77.0.{number}"
         self.root.mkdir(mode=0o755, exist_ok=True)
         self.up = False
         self.boot()
-        if not self.dir.exists():
+        if not (self.root / "conf").exists() and configured:
             self.configure()
 
     def boot(self):
-        self.init = subprocess.Popen(["unshare", "-npumf", "--kill-child", "--mount-proc", "sh", "-c", f"hostname {self.name}; ip link set lo up; echo ready; exec sleep infinity"],
+        self.init = subprocess.Popen(["unshare", "-npumf", "--kill-child", "--mount-proc", "sh", "-c", f"hostname {self.name}; ip link set lo up; mount --bind {self.root} {self.cluster.machine}; mount -t tmpfs tmpfs /run; echo ready; exec sleep infinity"],
                                      stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.init.stdout.readline()
         self.pid = int(subprocess.run(["pgrep", "-P", str(self.init.pid)], capture_output=True, text=True, check=True).stdout.split()[0])
@@ -50,7 +50,7 @@ class Node:
 
     def configure(self):
         self.horn("hornconf", "init", "listen=127.0.0.1:2524", f"fqdn={self.name}.example", "default_domain=local.example", "test_mode=yes",
-                  f"log_target=file:{self.root}/mail.log")
+                  f"log_target=file:{self.cluster.machine}/mail.log")
         self.horn("hornconf", "server", "add", "shared", f"listen=*:{PORT}", "fqdn=mx.cluster.example", "default_domain=cluster.example", "cluster=yes", "startup=manual",
                   f"cluster_lease_time={TERM_S}s", f"home_directory={self.cluster.home}", "trusted_networks=10.77.0.0/24", "relay_exceptions=10.77.0.0/24", *self.cluster.settings)
 
@@ -110,16 +110,18 @@ def run(*args):
 class Cluster:
     """In a network namespace that is the caller's alone; 10.77.0.254 is the caller."""
 
-    def __init__(self, nodes=2, settings=()):
+    def __init__(self, nodes=2, settings=(), configured=True):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cluster-", dir=TMP))
         os.chmod(self.dir, 0o755)
         self.home = self.dir / "shared"
+        self.machine = self.dir / "machine"
+        self.machine.mkdir()
         self.settings = settings
         run("ip", "link", "add", "cluster0", "type", "bridge")
         run("ip", "addr", "add", "10.77.0.254/24", "dev", "cluster0")
         run("ip", "link", "set", "cluster0", "up")
-        self.nodes = [Node(self, i + 1) for i in range(nodes)]
-        for n in self.nodes:
+        self.nodes = [Node(self, i + 1, configured) for i in range(nodes)]
+        for n in self.nodes if configured else ():
             n.horn("posthorn", "start")
 
     def __enter__(self):

@@ -150,7 +150,7 @@ class Upgrade(unittest.TestCase):
                 (place / "libexec/master").write_text(f"#!/bin/sh\ncat <<'E'\n{text}E\n")
                 os.chmod(place / "libexec/master", 0o755)
             refused("does not run")
-            fake(build.replace("posthorn-handover 1", "posthorn-handover 99"))
+            fake(build.replace("posthorn-handover 2", "posthorn-handover 99"))
             refused("do not understand each other (what is handed over)")
             number, version = [line.split()[1:] for line in build.splitlines() if line.startswith("submit ")][0]
             fake(build.replace(f"submit {number} {version}\n", f"submit {number} {int(version) + 1}\n"))
