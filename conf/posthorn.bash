@@ -23,7 +23,7 @@ _posthorn() {
     hornconf:-e | hornconf:-X | hornconf:-p) words=$(hornconf -c "$dir" -d 2>/dev/null | cut -d' ' -f1) ;;
     hornconf:server) words='add remove rename clone list' ;;
     hornconf:domain) words='add remove rename list default' ;;
-    hornconf:*) words='init check server domain' ;;
+    hornconf:*) words='init check server domain export import copy' ;;
     hornqueue:*) words='list show cat why hold release retry remove flush badmail' ;;
     hornmap:*) words='build query dump aliases' ;;
     horncert:*) words='show check self-signed request install renew' ;;

@@ -236,6 +236,8 @@ static bool is_to_start(const struct master *m, uint32_t server)
 	for (struct span name; (name = span_word(&names, " ")).n > 0;)
 		if (span_is(name, m->config.servers[server].name))
 			return true;
+	if (m->config.servers[server].p.cluster != 0)
+		return false; /* on which node it runs is not for one of them to remember */
 	return r->known ? r->wanted : m->config.servers[server].p.startup == STARTUP_AUTOMATIC;
 }
 

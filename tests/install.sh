@@ -21,6 +21,9 @@ install -d "$root$prefix/lib/systemd/system" "$root$prefix/lib/tmpfiles.d" "$roo
     "$root$prefix/share/zsh/vendor-completions" "$root$prefix/lib"
 sed "s#/usr/sbin/#$prefix/sbin/#" conf/posthorn.service >"$root$prefix/lib/systemd/system/posthorn.service"
 install -m 644 conf/posthorn.tmpfiles "$root$prefix/lib/tmpfiles.d/posthorn.conf"
+install -d "$root$prefix/lib/ocf/resource.d/posthorn"
+sed "s#/usr/sbin/posthorn#$prefix/sbin/posthorn#" conf/ocf/posthorn-server >"$root$prefix/lib/ocf/resource.d/posthorn/server"
+chmod 755 "$root$prefix/lib/ocf/resource.d/posthorn/server"
 install -m 644 conf/posthorn.logrotate "$root$etc/logrotate.d/posthorn"
 install -m 644 conf/posthorn.bash "$root$prefix/share/bash-completion/completions/posthorn"
 for name in hornconf hornqueue hornmap horncert hornpasswd; do

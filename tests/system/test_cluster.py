@@ -10,7 +10,7 @@ import time
 import unittest
 
 from cluster import PORT, TERM_S, Cluster
-from horn import BUILD, Client, Horn, Sink, wait_for
+from horn import BUILD, TREE, Client, Horn, Sink, wait_for
 
 TEXT = b"Subject: x\r\n\r\n"
 
@@ -115,18 +115,21 @@ def thawed(t, cluster, a, b, sink):
     t.assertEqual(sorted(set(numbers(sink))), numbers(sink))
 
 
-def ssh(a, b):
-    """Root of a may log in at b."""
-    for n in (a, b):
+def ssh(a, *others):
+    """Root of a may log in at the others, by their names."""
+    for n in (a, *others):
         (n.root / "ssh").mkdir(mode=0o700)
         n.inside("sh", "-c", f"mount -t tmpfs -o mode=700 tmpfs /root && mkdir /root/.ssh && mount --bind {n.cluster.machine}/ssh /root/.ssh")
     a.inside("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", a.cluster.machine / "ssh/id_ed25519")
-    b.inside("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", b.cluster.machine / "host_key")
-    (b.root / "ssh/authorized_keys").write_text((a.root / "ssh/id_ed25519.pub").read_text())
-    (a.root / "ssh/config").write_text(f"Host node2\n HostName {b.address}\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n")
-    (b.root / "sshd_config").write_text(f"HostKey {b.cluster.machine}/host_key\nSetEnv PATH={BUILD}:/usr/bin:/bin\nUsePAM no\nPidFile none\n")
-    b.inside("mkdir", "-p", "/run/sshd")
-    b.inside("/usr/sbin/sshd", "-f", b.cluster.machine / "sshd_config")
+    config = ""
+    for b in others:
+        b.inside("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", b.cluster.machine / "host_key")
+        (b.root / "ssh/authorized_keys").write_text((a.root / "ssh/id_ed25519.pub").read_text())
+        (b.root / "sshd_config").write_text(f"HostKey {b.cluster.machine}/host_key\nSetEnv PATH={BUILD}:/usr/bin:/bin\nUsePAM no\nPidFile none\n")
+        b.inside("mkdir", "-p", "/run/sshd")
+        b.inside("/usr/sbin/sshd", "-f", b.cluster.machine / "sshd_config")
+        config += f"Host {b.name}\n HostName {b.address}\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n"
+    (a.root / "ssh/config").write_text(config)
 
 
 def recipe():
@@ -185,6 +188,40 @@ def recipe():
             t.assertEqual([p.name for p in (b.root / "conf").glob(".import*")], [])
 
 
+def agent():
+    """The OCF agent: ocf-tester's own acts, each refusal, the other node's turn; what is remembered does not start a clustered server."""
+    t = unittest.TestCase()
+    script = TREE / "conf/ocf/posthorn-server"
+    with Cluster() as cluster:
+        a, b = cluster.nodes
+        options = [f"config={a.dir}", "server=shared", f"binary={BUILD}/posthorn"]
+        done = a.inside("ocf-tester", "-v", "-n", "shared", *[w for o in options for w in ("-o", o)], script, check=False)
+        t.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        t.assertIn("passed all tests", done.stdout)
+
+        def ask(n, act, **keys):
+            env = {"OCF_ROOT": "/usr/lib/ocf", "OCF_RESOURCE_INSTANCE": "shared", **{f"OCF_RESKEY_{k}": v for k, v in {**dict(o.split("=") for o in options), **keys}.items()}}
+            return n.inside("env", *[f"{k}={v}" for k, v in env.items()], script, act, check=False).returncode
+
+        t.assertEqual([ask(a, "monitor"), ask(b, "monitor")], [7, 7])
+        t.assertEqual([ask(a, "validate-all", server="default"), ask(a, "validate-all", server="none"), ask(a, "validate-all", binary="/none")], [6, 6, 5])
+        t.assertEqual([ask(a, "start"), ask(a, "start"), ask(a, "monitor"), ask(b, "monitor")], [0, 0, 0, 7])
+        for stonith, status in (("false", 6), ("true", 0)): # a cluster that fences nobody is refused
+            (a.root / "bin").mkdir(exist_ok=True)
+            (a.root / "bin/crm_attribute").write_text(f"#!/bin/sh\necho {stonith}\n")
+            (a.root / "bin/crm_attribute").chmod(0o755)
+            path = f"{cluster.machine}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+            env = [f"PATH={path}", "OCF_ROOT=/usr/lib/ocf", "OCF_RESOURCE_INSTANCE=shared", *[f"OCF_RESKEY_{o}" for o in options]]
+            t.assertEqual(a.inside("env", *env, script, "validate-all", check=False).returncode, status, stonith)
+            t.assertEqual(a.inside("env", *env, "OCF_RESKEY_unfenced=yes", script, "validate-all", check=False).returncode, 0)
+        t.assertEqual([ask(a, "stop"), ask(a, "stop"), ask(a, "monitor"), ask(b, "start"), ask(b, "monitor")], [0, 0, 7, 0, 0])
+        b.horn("posthorn", "stop")
+        b.horn("posthorn", "start")
+        t.assertEqual([b.state(), ask(b, "monitor"), ask(a, "start")], ["stopped", 7, 0])
+        a.horn("posthorn", "stop")
+        t.assertEqual([ask(a, "monitor"), ask(a, "stop"), ask(a, "start")], [7, 0, 0]) # the service too
+
+
 @unittest.skipUnless(os.geteuid() == 0, "makes network namespaces")
 class Nodes(unittest.TestCase):
     def test_one_at_a_time(self):
@@ -192,6 +229,9 @@ class Nodes(unittest.TestCase):
 
     def test_the_guides_recipe(self):
         self.inside("recipe")
+
+    def test_the_resource_agent(self):
+        self.inside("agent")
 
     def inside(self, what):
         done = subprocess.run(["unshare", "-n", "sh", "-c", f"ip link set lo up && exec {sys.executable} -c 'import test_cluster; test_cluster.{what}()'"], cwd=pathlib.Path(__file__).parent,
