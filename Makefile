@@ -21,11 +21,12 @@ obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 COMMON_SRC :=
 PROGRAMS :=
 COMMANDS :=
+MODULES :=
 include $(wildcard common/*/rules.mk) $(sort $(wildcard */rules.mk))
 
 COMMON_OBJ := $(COMMON_SRC:%.c=$(B)/obj/%.o)
 
-all: $(PROGRAMS:%=$(B)/libexec/%) $(COMMANDS:%=$(B)/%) $(B)/mailq $(B)/newaliases man
+all: $(PROGRAMS:%=$(B)/libexec/%) $(MODULES:%=$(B)/libexec/%.so) $(COMMANDS:%=$(B)/%) $(B)/mailq $(B)/newaliases man
 
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -46,6 +47,17 @@ $(B)/$(1): $$(call obj,$$(SRC_$(1))) $(B)/libcommon.a
 	$$(V)$$(CC) $$(ALL_CFLAGS) $$(LDFLAGS_ALL) $$^ $$(LIBS_$(1)) $$(LIBS_base) -o $$@
 OBJ_ALL += $$(call obj,$$(SRC_$(1)))
 endef
+# what a program loads when it is wanted: position-independent, with nothing of the program's own
+$(B)/obj/module/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(V)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
+define module_rule
+$(B)/libexec/$(1).so: $$(patsubst %.c,$(B)/obj/module/%.o,$$(SRC_MODULE_$(1)))
+	@mkdir -p $$(@D)
+	$$(V)$$(CC) $$(filter-out -fPIE,$$(ALL_CFLAGS)) -shared -Wl,-z,relro -Wl,-z,now $$(LDFLAGS) $$^ $$(LIBS_MODULE_$(1)) -o $$@
+OBJ_ALL += $$(patsubst %.c,$(B)/obj/module/%.o,$$(SRC_MODULE_$(1)))
+endef
+$(foreach m,$(MODULES),$(eval $(call module_rule,$(m))))
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 $(foreach c,$(COMMANDS),$(eval $(call command_rule,$(c))))
 

@@ -277,7 +277,7 @@ static int put_files(struct import_job *j)
 		char from[300];
 		(void)snprintf(from, sizeof from, "%s/%s", j->aside, name_of(one));
 		/* exchanged, where there was one: what it was is aside then */
-		if (renameat2(j->cli->dir_fd, from, j->cli->dir_fd, name_of(one), 2 /* RENAME_EXCHANGE */) != 0 && (errno != ENOENT || renameat(j->cli->dir_fd, from, j->cli->dir_fd, name_of(one)) != 0))
+		if (renameat2(j->cli->dir_fd, from, j->cli->dir_fd, name_of(one), 2 /* RENAME_EXCHANGE */) != 0 && ((errno != ENOENT && errno != EINVAL) || renameat(j->cli->dir_fd, from, j->cli->dir_fd, name_of(one)) != 0))
 			error = errno;
 		if (error != 0)
 			break;

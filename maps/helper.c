@@ -54,6 +54,7 @@ int helper_start(struct maps *m, struct source *s)
 		return error;
 	pid_t pid = fork();
 	if (pid == 0) {
+		map_prepare(span_of(s->spec));
 		if (root && (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0))
 			_exit(71);
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -1,3 +1,3 @@
 PROGRAMS += maps
 SRC_maps := $(wildcard maps/*.c)
-LIBS_maps := -ldb -lcdb -lpcre2-8 -lodbc -lldap -llber
+LIBS_maps := -ldb -lcdb -lpcre2-8 -lldap -llber

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool is_leased(const struct master *m, uint32_t server)
@@ -22,7 +23,7 @@ int master_make_leases(struct master *m)
 		m->leases_fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 4); /* out of the way of what children get as 3 */
 		if (fd >= 0)
 			(void)close(fd);
-		if (m->leases_fd < 0 || ftruncate(m->leases_fd, (off_t)size) != 0)
+		if (m->leases_fd < 0 || fchmod(m->leases_fd, 0600) != 0 || ftruncate(m->leases_fd, (off_t)size) != 0)
 			return errno;
 	}
 	m->leases = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, m->leases_fd, 0);

@@ -1,7 +1,7 @@
 UNIT_SRC := $(wildcard tests/unit/*.c)
 $(B)/tests/unit: $(call obj,$(UNIT_SRC)) $(B)/libcommon.a
 	@mkdir -p $(@D)
-	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) $^ -lcheck_pic -lsubunit -lm -lrt -lpthread -ldb -lcdb -lpcre2-8 -lodbc -lldap -llber -lgsasl -lcrypt -lssl -lcrypto $(LIBS_base) -o $@
+	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) $^ -lcheck_pic -lsubunit -lm -lrt -lpthread -ldb -lcdb -lpcre2-8 -lldap -llber -lgsasl -lcrypt -lssl -lcrypto $(LIBS_base) -o $@
 $(call obj,$(UNIT_SRC)): ALL_CFLAGS += -Wno-conversion -Wno-format-truncation -Itests/unit
 OBJ_ALL += $(call obj,$(UNIT_SRC))
 

@@ -18,6 +18,7 @@ enum map_status map_query(struct map *m, struct span key, struct buffer *value, 
 /* Each pair, until take says false.  ENOTSUP: this kind can't tell. */
 MUST_CHECK int map_each(struct map *m, bool (*take)(void *context, struct span key, struct span value), void *context, struct complaint *why);
 bool map_takes_parts(const struct map *m); /* false: patterns get whole addresses only */
+void map_prepare(struct span spec);          /* before a user is changed or a way is closed: loads what such a map needs */
 bool map_is_remote(struct span spec);      /* it asks a server: it may block */
 const char *map_path(const struct map *m); /* the file that is read; NULL: none */
 /* FILE's text becomes FILE.db or FILE.cdb: whole or not at all.  aliases: "name: value" lines, else "key value". */

@@ -142,4 +142,6 @@ static enum map_status query_odbc(struct map *m, struct span key, struct buffer 
 	return status;
 }
 
-const struct map_kind map_odbc = {"odbc", true, true, open_odbc, close_odbc, query_odbc, NULL};
+/* What module.c looks for in libexec/odbc.so. */
+extern const struct map_kind map_module;
+__attribute__((visibility("default"))) const struct map_kind map_module = {"odbc", true, true, open_odbc, close_odbc, query_odbc, NULL};
