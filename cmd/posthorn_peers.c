@@ -64,9 +64,7 @@ static int peer_connect(struct peer *p, const unsigned char address[16], uint16_
 		return errno;
 	if (connect(p->fd, (struct sockaddr *)&sa, n) == 0)
 		return 0;
-	if (errno != EINPROGRESS || !wait_until(p, POLLOUT))
-		error = errno;
-	else if (getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)
+	if (errno != EINPROGRESS || !wait_until(p, POLLOUT) || getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)
 		error = errno;
 	if (error != 0)
 		(void)close(p->fd);

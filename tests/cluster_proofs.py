@@ -5,13 +5,16 @@ import os
 import pathlib
 import random
 import re
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 from cluster import PORT, Cluster
-from horn import Client, Sink, wait_for
+from horn import TREE, Client, Sink, wait_for
 
 HOP = 2600
 SETTINGS = [f"smart_host=[10.77.0.254]:{HOP}", "retry_first=1s", "retry_second=1s", "retry_third=1s", "retry_subsequent=1s", "destination_probe=1s"]
@@ -55,7 +58,6 @@ class Load:
 
 def short_connects():
     """A node that is off does not say no."""
-    import socket
     usual = socket.create_connection
     socket.create_connection = lambda address, timeout=30, source_address=None: usual(address, 1 if address[0].startswith("10.77.") else timeout, source_address)
 
@@ -100,7 +102,7 @@ def verdict(cluster, sink, load, others):
     ids = collections.Counter(i for _, i in found)
     twice = {i for i, n in ids.items() if n > 1}
     return {"acknowledged": len(names), "lost": len(names - {s for s, _ in found}), "delivered twice": len(twice),
-            "of them recorded as sent before": len(twice & others), "records of a token that was over": len(late_records(cluster)),
+            "of them recorded as sent before": len(twice & others), "set aside as damaged": len(list((cluster.home / "Queue/corrupt").iterdir())), "records of a token that was over": len(late_records(cluster)),
             "of them delivered": len(late_records(cluster) & set(ids) - {i for s, i in found if s in names})}
 
 
@@ -115,7 +117,7 @@ def rounds(n, how):
     """how: what befalls the node that has the queue; when it says that nothing runs there any more the other one takes over."""
     short_connects()
     took, recorded, extra = [], set(), collections.Counter()
-    with Cluster(settings=SETTINGS) as cluster:
+    with Cluster(settings=SETTINGS, term_s=2) as cluster:
         sink = Sink(host="10.77.0.254", port=HOP)
         active, other = cluster.nodes
         active.start()
@@ -164,9 +166,21 @@ def thawed(active, other, load):
     return {"acknowledged by the old node after the thaw": sum(1 for _, number, when in list(load.acked) if number == active.number and when > since)}
 
 
-def in_namespace(what, n):
+def forgetful(active, other, load):
+    """For nodes that do not look at the lease: the old one goes on after the thaw, until it is switched off."""
+    active.freeze()
+    other.start()
+    since = time.monotonic()
+    active.thaw()
+    time.sleep(3)
+    taken = sum(1 for _, number, when in list(load.acked) if number == active.number and when > since)
+    active.kill()
+    return {"acknowledged by the old node after the thaw": taken}
+
+
+def in_namespace(what, n, build=None):
     done = subprocess.run(["unshare", "-n", "sh", "-c", f"ip link set lo up && exec {sys.executable} -c 'import sys; sys.path[:0] = [\".\", \"system\"]; import json, cluster_proofs as c; print(json.dumps(c.rounds({n}, c.{what})))'"],
-                          cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
+                          cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", **({"POSTHORN_BUILD": str(build)} if build else {})})
     if done.returncode:
         raise AssertionError(done.stderr[-2000:])
     return json.loads(done.stdout.splitlines()[-1])
@@ -182,3 +196,21 @@ def clusterfrozen(n=30):
 
 def clusterthawed(n=30):
     return in_namespace("thawed", n)
+
+
+def clustercontrol(n=5):
+    """A build that never asks whether the lease holds, and takes every lease for its own: what the proofs above would see."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="forgetful-"))
+    try:
+        shutil.copytree(TREE, work / "tree", ignore=shutil.ignore_patterns("build", "build-*", ".git"))
+        for name, old, new in (("common/lease/lease.c", "return s == NULL || lease_clock_ms() < atomic_load_explicit(&s->until_ms, memory_order_acquire);", "(void)s; return true;"),
+                               ("lease/main.c", "return r->held && r->token == k->own.token && lease_is_of(r, &k->own);", "(void)k; (void)r; return true;")):
+            text = (work / "tree" / name).read_text()
+            if old not in text:
+                raise AssertionError(f"{name}: nothing was broken")
+            (work / "tree" / name).write_text(text.replace(old, new))
+        subprocess.run(["make", "-j2", "-C", work / "tree", "all"], check=True, stdout=subprocess.DEVNULL)
+        os.chmod(work, 0o755)
+        return in_namespace("forgetful", n, work / "tree/build")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

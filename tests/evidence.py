@@ -27,6 +27,7 @@ from horn import Client, Horn, Sink, free_port, remote, wait_for  # noqa: E402
 from test_kill import Ledger, subjects  # noqa: E402
 from delivery_proofs import mixed, recipients  # noqa: E402
 from onlymta import onlymta  # noqa: E402
+from cluster_proofs import clustercontrol, clusterfrozen, clusterkilled, clusterthawed  # noqa: E402
 from package_proof import package, replaced  # noqa: E402
 from server_proofs import fifty, pauses, reloads, upgrades  # noqa: E402
 from tls_proofs import renewals, tlsidle, tlsscan  # noqa: E402
@@ -262,7 +263,7 @@ def commit():
 
 
 def main():
-    proofs = {f.__name__: f for f in (powercut, kills, frozen, schedule, idle, backlog, bigmessage, mixed, recipients, onlymta, tlsscan, renewals, tlsidle, package, replaced, reloads, pauses, upgrades, fifty)}
+    proofs = {f.__name__: f for f in (powercut, kills, frozen, schedule, idle, backlog, bigmessage, mixed, recipients, onlymta, tlsscan, renewals, tlsidle, package, replaced, reloads, pauses, upgrades, fifty, clusterkilled, clusterfrozen, clusterthawed, clustercontrol)}
     for name in sys.argv[2:] or proofs:
         path = TREE / "docs/evidence" / f"{name}.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []

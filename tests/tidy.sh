@@ -7,7 +7,7 @@ files=$(find common master smtpd cleanup qmgr mover smtp drop local deliver chil
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 # shellcheck disable=SC2086
-printf '%s\n' $files | xargs -P 2 -n 1 sh -c 'clang-tidy --quiet "$@" -- -std=c17 -D_GNU_SOURCE "-DPOSTHORN_VERSION=\"x\"" "-DPOSTHORN_LIBEXEC=\"x\"" -Icommon -I. 2>/dev/null' sh >"$out" || true
+printf '%s\n' $files | xargs -P 2 -n 1 sh -c 'clang-tidy --quiet "$@" -- -std=c17 -D_GNU_SOURCE "-DPOSTHORN_VERSION=\"x\"" "-DPOSTHORN_LIBEXEC=\"x\"" -Icommon -I. -I/usr/include/libxml2 2>/dev/null' sh >"$out" || true
 bad=0
 if grep -E 'warning:|error:' "$out"; then bad=1; fi
 cppcheck --quiet --error-exitcode=1 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icommon -I. $files || bad=1

@@ -58,8 +58,10 @@ static struct iis_server *find_server(struct iis *x, unsigned long number)
 
 static void add_server(struct iis *x, const xmlNode *node, unsigned long number)
 {
-	struct iis_server *more = find_server(x, number) != NULL ? NULL : realloc(x->servers, (x->servers_n + 1) * sizeof *more);
+	if (find_server(x, number) != NULL)
+		return;
 	size_t at = x->servers_n;
+	struct iis_server *more = realloc(x->servers, (at + 1) * sizeof *more);
 	if (more == NULL)
 		return;
 	x->servers = more;
@@ -123,7 +125,7 @@ static int run(struct iis *x, const char *file)
 	walk(x, xmlDocGetRootElement(x->document), find_servers);
 	if (x->servers_n == 0)
 		return cli_fail(&x->im.cli, EX_DATAERR, "%s: no IIsSmtpServer is in it: it is not the metabase of an SMTP service", file);
-	for (size_t i = 0; i < x->servers_n; i++) {
+	for (size_t i = 0; i < x->servers_n; i++) { /* NOLINT(clang-analyzer-unix.Malloc): main frees the list */
 		x->servers[i].name = i == 0 ? "default" : arena_printf(&x->im.arena, "smtp%lu", x->servers[i].number);
 		if (x->servers[i].name == NULL)
 			return EX_OSERR;

@@ -100,7 +100,12 @@ void import_add_server(struct import *im, const char *name)
 
 int import_begin(struct import *im)
 {
-	char path[1200];
+	char path[1200], here[4096];
+	if (im->cli.dir[0] != '/') { /* files of it are named in the configuration */
+		im->cli.dir = getcwd(here, sizeof here) == NULL ? NULL : arena_printf(&im->arena, "%s/%s", here, im->cli.dir);
+		if (im->cli.dir == NULL)
+			return cli_fail(&im->cli, EX_OSERR, "the current directory cannot be told");
+	}
 	(void)snprintf(path, sizeof path, "%s/posthorn.conf", im->cli.dir);
 	if (!im->report_only && access(path, F_OK) == 0)
 		return cli_fail(&im->cli, EX_CANTCREAT, "%s is there already and is not written over: -c names another directory, --report only tells", path);

@@ -17,8 +17,10 @@ static const struct rule { const char *name; enum how how; const char *ours, *no
 static const char *time_of(struct postfix *pf, const char *text, char unit)
 {
 	size_t n = strlen(text);
-	char last = n > 0 ? text[n - 1] : '\0';
+	char last = '\0';
 	uint64_t v = 0;
+	if (n > 0)
+		last = text[n - 1];
 	struct span digits = {text, isdigit((unsigned char)last) ? n : n - (n > 0)};
 	if (parse_u64(digits, UINT32_MAX, &v) != 0)
 		return text;

@@ -1,6 +1,6 @@
 /* Postfix's queue files, into Posthorn's maildrop. */
 #include "cmd/import/postfix.h"
-#include "smtp/smtp.h"
+#include "cmd/import/postfix_record.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 
 extern char **environ;
 
-enum { MESSAGE_MOST = 512 * 1024 * 1024, DEPTH_MOST = 6, POINTERS_MOST = 100000 };
+enum { MESSAGE_MOST = 512 * 1024 * 1024, DEPTH_MOST = 6 };
 
 struct queue_job {
 	struct postfix *pf;
@@ -24,120 +24,6 @@ struct queue_job {
 	const char *postcat; /* NULL: Postfix is not there any more, its files are read here */
 	unsigned taken, left;
 };
-
-struct envelope {
-	struct buffer file; /* for maildrop: the envelope's lines, then the message */
-	struct buffer content;
-	bool has_sender;
-	unsigned recipients;
-	const char *fault;
-};
-
-/* An address as Postfix has it inside: its local part without quotes. */
-static bool put_address(struct buffer *b, const char *field, struct span text)
-{
-	struct address a;
-	struct buffer quoted;
-	bool good = text.n == 0 || address_parse(text, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0;
-	if (good) {
-		buffer_printf(b, "%s: <%.*s>\n", field, SPAN_ARG(text));
-		return true;
-	}
-	const char *at = memrchr(text.at, '@', text.n);
-	size_t local = at == NULL ? text.n : (size_t)(at - text.at);
-	buffer_init(&quoted, 4096);
-	buffer_putc(&quoted, '"');
-	for (size_t i = 0; i < local; i++) {
-		if (text.at[i] == '"' || text.at[i] == '\\')
-			buffer_putc(&quoted, '\\');
-		buffer_putc(&quoted, text.at[i]);
-	}
-	buffer_putc(&quoted, '"');
-	buffer_put_span(&quoted, span_from(text, local));
-	good = buffer_ok(&quoted) && address_parse(buffer_span(&quoted), ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) == 0;
-	if (good)
-		buffer_printf(b, "%s: <%.*s>\n", field, SPAN_ARG(buffer_span(&quoted)));
-	buffer_free(&quoted);
-	return good;
-}
-
-static void take_sender(struct envelope *e, struct span text)
-{
-	if (e->has_sender)
-		return;
-	e->has_sender = true;
-	if (!put_address(&e->file, "X-Sender", text))
-		e->fault = "its sender is no address";
-}
-
-static void take_recipient(struct envelope *e, struct span text)
-{
-	e->recipients++;
-	if (!put_address(&e->file, "X-Receiver", text))
-		e->fault = "a recipient is no address";
-}
-
-/* ---- the records of a queue file: a letter, a length of seven bits a byte, bytes ---- */
-
-struct record {
-	char type;
-	struct span data;
-};
-
-static bool next_record(struct span whole, size_t *at, struct record *r)
-{
-	size_t n = 0;
-	unsigned shift = 0;
-	if (*at >= whole.n)
-		return false;
-	r->type = whole.at[(*at)++];
-	for (;;) {
-		if (*at >= whole.n || shift > 28)
-			return false;
-		unsigned char c = (unsigned char)whole.at[(*at)++];
-		n |= (size_t)(c & 127) << shift;
-		if ((c & 128) == 0)
-			break;
-		shift += 7;
-	}
-	if (n > whole.n - *at)
-		return false;
-	r->data = (struct span){whole.at + *at, n};
-	*at += n;
-	return true;
-}
-
-static void take_record(struct envelope *e, const struct record *r)
-{
-	if (r->type == 'S')
-		take_sender(e, r->data);
-	else if (r->type == 'R')
-		take_recipient(e, r->data);
-	else if (r->type == 'N' || r->type == 'L')
-		buffer_put_span(&e->content, r->data);
-	if (r->type == 'N')
-		buffer_putc(&e->content, '\n');
-}
-
-static void read_records(struct envelope *e, struct span whole)
-{
-	struct record r;
-	size_t at = 0;
-	unsigned pointers = 0;
-	while (next_record(whole, &at, &r)) {
-		uint64_t to;
-		if (r.type == 'E')
-			return;
-		if (r.type != 'p') {
-			take_record(e, &r);
-			continue;
-		}
-		if (parse_u64(span_trim(r.data), whole.n, &to) != 0 || ++pointers > POINTERS_MOST)
-			break;
-		at = to > 0 ? (size_t)to : at; /* 0: not used yet */
-	}
-	e->fault = "it has no end";
-}
 
 /* ---- postcat ---- */
 
@@ -170,7 +56,7 @@ static int output_of(const struct queue_job *j, const char *what, const char *pa
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 && buffer_ok(out) ? 0 : EIO;
 }
 
-static void ask_postcat(const struct queue_job *j, struct envelope *e, const char *path)
+static void ask_postcat(const struct queue_job *j, struct pf_envelope *e, const char *path)
 {
 	struct buffer text;
 	struct span sender = SPAN_LIT("sender: "), recipient = SPAN_LIT("recipient: ");
@@ -181,9 +67,9 @@ static void ask_postcat(const struct queue_job *j, struct envelope *e, const cha
 	while (rest.n > 0) {
 		struct span line = span_until(&rest, '\n');
 		if (line.n >= sender.n && memcmp(line.at, sender.at, sender.n) == 0)
-			take_sender(e, span_from(line, sender.n));
+			pf_take_sender(e, span_from(line, sender.n));
 		else if (line.n >= recipient.n && memcmp(line.at, recipient.at, recipient.n) == 0)
-			take_recipient(e, span_from(line, recipient.n));
+			pf_take_recipient(e, span_from(line, recipient.n));
 	}
 	buffer_free(&text);
 }
@@ -191,7 +77,7 @@ static void ask_postcat(const struct queue_job *j, struct envelope *e, const cha
 /* ---- a file ---- */
 
 /* Handed in, durably, before its file leaves Postfix's queue: a crash between the two hands it in again. */
-static int hand_in(struct queue_job *j, struct envelope *e, int dir, const char *name)
+static int hand_in(struct queue_job *j, struct pf_envelope *e, int dir, const char *name)
 {
 	char fresh[300];
 	int error = 0;
@@ -208,7 +94,7 @@ static int hand_in(struct queue_job *j, struct envelope *e, int dir, const char 
 
 static void take_file(struct queue_job *j, int dir, const char *place, const char *name)
 {
-	struct envelope e = {.fault = NULL};
+	struct pf_envelope e = {.fault = NULL};
 	struct buffer whole;
 	struct stat st;
 	char path[1400];
@@ -222,7 +108,7 @@ static void take_file(struct queue_job *j, int dir, const char *place, const cha
 	else if (error == 0 && j->postcat != NULL)
 		ask_postcat(j, &e, path);
 	else if (error == 0)
-		read_records(&e, buffer_span(&whole));
+		pf_read_records(&e, buffer_span(&whole));
 	if (error == 0 && e.fault == NULL && !e.has_sender)
 		e.fault = "it has no sender";
 	if (error == 0 && e.fault == NULL)

@@ -39,6 +39,9 @@ static bool take_text(struct span *rest, char *out, size_t size)
 	struct span word = span_word(rest, " ");
 	if (word.n == 0 || word.n >= size)
 		return false;
+	for (size_t i = 0; i < word.n; i++)
+		if (word.at[i] <= ' ' || word.at[i] >= 0x7f)
+			return false;
 	(void)snprintf(out, size, "%.*s", SPAN_ARG(word));
 	return true;
 }
@@ -57,6 +60,8 @@ int lease_parse(struct span text, struct lease_record *out)
 	if (!take_text(&rest, r.node, sizeof r.node) || !take_text(&rest, r.boot, sizeof r.boot))
 		return EBADMSG;
 	if (parse_u64(span_word(&rest, " "), UINT32_MAX, &token) != 0 || parse_u64(span_word(&rest, " "), UINT64_MAX, &count) != 0 || !take_text(&rest, state, sizeof state))
+		return EBADMSG;
+	if (strcmp(state, "held") != 0 && strcmp(state, "free") != 0)
 		return EBADMSG;
 	r.token = (uint32_t)token;
 	r.count = count;

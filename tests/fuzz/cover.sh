@@ -30,5 +30,7 @@ alias common/map/alias.c common/map/text.c
 proxy common/smtp/proxy.c
 sts common/sts/policy.c common/sts/tlsrpt.c:tlsrpt_parse_record,tlsrpt_next,take_scheme,is_plain,is_host
 ntlm common/gss/challenge.c
+postfix cmd/import/postfix_record.c
+lease common/lease/lease.c:lease_parse,take_text
 END
 [ "$bad" = 0 ]

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 build=$(realpath "$1")
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-cp -r common tests pickup "$copy"
+cp -r common tests pickup cmd "$copy"
 # the check that a field is as long as it says: eight bytes too many pass
 sed -i 's/^	if (from->n < n)$/	if (from->n + 8 < n)/' "$copy/common/base/buffer.c"
 cmp -s common/base/buffer.c "$copy/common/base/buffer.c" && { echo "plant: nothing was planted" >&2; exit 1; }

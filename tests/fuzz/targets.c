@@ -1,8 +1,10 @@
 /* One function per parser of outside bytes; the build makes a program of each (-DTARGET=name). */
 #include "map/map.h"
+#include "cmd/import/postfix_record.h"
 #include "dns/dns.h"
 #include "gss/gss.h"
 #include "ipc/ipc.h"
+#include "lease/lease.h"
 #include "message/message.h"
 #include "params/params.h"
 #include "pickup/pickup.h"
@@ -12,11 +14,51 @@
 #include "sts/tlsrpt.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* A queue file: whatever it holds, each line for maildrop is one address, and the content is no longer than the file may make it. */
+static void fuzz_postfix(struct span s)
+{
+	struct pf_envelope e = {.fault = NULL};
+	buffer_init(&e.file, 1 << 20);
+	buffer_init(&e.content, 1 << 20);
+	pf_read_records(&e, s);
+	struct span rest = buffer_span(&e.file);
+	while (rest.n > 0) {
+		struct address a;
+		struct span line = span_until(&rest, '\n'), field = span_until(&line, ':');
+		if (!span_is(field, "X-Sender") && !span_is(field, "X-Receiver"))
+			abort();
+		if (line.n < 3 || line.at[1] != '<' || line.at[line.n - 1] != '>')
+			abort();
+		struct span text = {line.at + 2, line.n - 3};
+		if (text.n > 0 && address_parse(text, ADDRESS_UTF8 | ADDRESS_NO_DOMAIN, &a) != 0)
+			abort();
+	}
+	buffer_free(&e.file);
+	buffer_free(&e.content);
+}
+
+static void fuzz_lease(struct span s)
+{
+	struct lease_record r, again;
+	char text[LEASE_BYTES] = "";
+	/* the checksum is put right, so that what is behind it is reached */
+	memcpy(text, s.at, s.n < sizeof text ? s.n : sizeof text);
+	char crc[16];
+	(void)snprintf(crc, sizeof crc, "%08x", crc32c(0, text, LEASE_BYTES - 10));
+	memcpy(text + LEASE_BYTES - 9, crc, 8);
+	if (lease_parse(s, &r) == 0 || lease_parse((struct span){text, sizeof text}, &r) == 0) {
+		lease_put(text, &r);
+		if (lease_parse((struct span){text, sizeof text}, &again) != 0 || !lease_same(&r, &again))
+			abort();
+	}
+}
 
 static void fuzz_command(struct span s)
 {

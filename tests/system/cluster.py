@@ -52,7 +52,7 @@ class Node:
         self.horn("hornconf", "init", "listen=127.0.0.1:2524", f"fqdn={self.name}.example", "default_domain=local.example", "test_mode=yes",
                   f"log_target=file:{self.cluster.machine}/mail.log")
         self.horn("hornconf", "server", "add", "shared", f"listen=*:{PORT}", "fqdn=mx.cluster.example", "default_domain=cluster.example", "cluster=yes", "startup=manual",
-                  f"cluster_lease_time={TERM_S}s", f"home_directory={self.cluster.home}", "trusted_networks=10.77.0.0/24", "relay_exceptions=10.77.0.0/24", *self.cluster.settings)
+                  f"cluster_lease_time={self.cluster.term_s}s", f"home_directory={self.cluster.home}", "trusted_networks=10.77.0.0/24", "relay_exceptions=10.77.0.0/24", *self.cluster.settings)
 
     def start(self, **kw):
         return self.horn("posthorn", "start", "shared", **kw)
@@ -110,13 +110,14 @@ def run(*args):
 class Cluster:
     """In a network namespace that is the caller's alone; 10.77.0.254 is the caller."""
 
-    def __init__(self, nodes=2, settings=(), configured=True):
+    def __init__(self, nodes=2, settings=(), configured=True, term_s=TERM_S):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cluster-", dir=TMP))
         os.chmod(self.dir, 0o755)
         self.home = self.dir / "shared"
         self.machine = self.dir / "machine"
         self.machine.mkdir()
         self.settings = settings
+        self.term_s = term_s
         run("ip", "link", "add", "cluster0", "type", "bridge")
         run("ip", "addr", "add", "10.77.0.254/24", "dev", "cluster0")
         run("ip", "link", "set", "cluster0", "up")
