@@ -2,6 +2,7 @@
 #include "cmd/common/holder.h"
 #include "cmd/common/pair.h"
 #include "cmd/hornconf.h"
+#include "lease/lease.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -236,6 +238,30 @@ static int drain(struct cli *c, const struct server *s)
 	return status;
 }
 
+/* Has another node the queue of a clustered server?  Then it is not this one's to move or delete.  One that nobody can read is. */
+static bool is_held_elsewhere(const struct server *s, char node[LEASE_NODE])
+{
+	struct utsname u;
+	struct lease_record r;
+	struct buffer text;
+	int fd = s->p.cluster == 0 ? -1 : open(s->p.queue_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool held = false;
+	(void)snprintf(node, LEASE_NODE, "another node");
+	if (fd < 0)
+		return false;
+	buffer_init(&text, LEASE_BYTES);
+	int error = read_file_at(fd, "lease", LEASE_BYTES, &text);
+	(void)close(fd);
+	if (error == 0 && lease_parse(buffer_span(&text), &r) == 0) {
+		held = r.held && (uname(&u) != 0 || strncmp(u.nodename, r.node, LEASE_NODE - 1) != 0);
+		(void)snprintf(node, LEASE_NODE, "%s", r.node);
+	} else {
+		held = error != ENOENT;
+	}
+	buffer_free(&text);
+	return held;
+}
+
 /* 0: it is stopped and has nothing that would be lost, or discard. */
 static int empty_it(struct cli *c, const struct server *s, bool drained, bool discard)
 {
@@ -275,7 +301,11 @@ static int server_remove(struct cli *c, char **args, int n)
 		return cli_fail(c, EX_USAGE, "server remove NAME [--drain|--discard]: no such server");
 	if (c->config.servers_n == 1)
 		return cli_fail(c, EX_USAGE, "the last server cannot be removed");
-	int status = empty_it(c, s, drained, discard);
+	char node[LEASE_NODE];
+	bool elsewhere = is_held_elsewhere(s, node);
+	if (elsewhere && n == 2)
+		return cli_fail(c, EX_UNAVAILABLE, "server %s: its queue is held by %s: nothing of it is sent or deleted from here; nothing was changed", s->name, node);
+	int status = elsewhere ? EX_OK : empty_it(c, s, drained, discard);
 	if (status != 0)
 		return status;
 	file_of(file, s->name, "conf");
@@ -291,7 +321,9 @@ static int server_remove(struct cli *c, char **args, int n)
 		(void)unlinkat(c->dir_fd, file, 0);
 	}
 	status = cli_master(c) == 0 ? EX_OK : ask(c, "reload", "", false);
-	int error = status == 0 ? remove_tree_at(AT_FDCWD, s->p.queue_directory) : 0;
+	if (elsewhere)
+		(void)printf("%s stays: it is held by %s\n", s->p.queue_directory, node);
+	int error = status == 0 && !elsewhere ? remove_tree_at(AT_FDCWD, s->p.queue_directory) : 0;
 	if (error != 0)
 		return cli_fail(c, EX_CANTCREAT, "%s: %s", s->p.queue_directory, strerror(error));
 	if (access(s->p.home_directory, F_OK) == 0)
@@ -372,6 +404,9 @@ static int server_rename(struct cli *c, char **args, int n)
 		status = ask_run(c, args[0], &was);
 	if (status != 0)
 		return status;
+	char node[LEASE_NODE];
+	if (is_held_elsewhere(config_server(&c->config, span_of(args[0])), node))
+		return cli_fail(c, EX_UNAVAILABLE, "server %s: its queue is held by %s: its directories are not renamed from here; nothing was changed", args[0], node);
 	struct names names = {args[0], args[1]};
 	unsigned moved = 0;
 	bool up = is_up(&was);

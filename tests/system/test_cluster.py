@@ -109,6 +109,15 @@ def thawed(t, cluster, a, b, sink):
     t.assertEqual(cluster.lease(), ("node2", 4, "held"))
     send(b, 6)
     wait_for("delivered", lambda: 6 in numbers(sink))
+    # what the other node has is not this one's to delete or rename; its own configuration is
+    queue = sorted(p.name for p in (cluster.home / "Queue/journal").iterdir())
+    for act in (("remove", "shared", "--discard"), ("remove", "shared", "--drain"), ("rename", "shared", "other")):
+        done = a.horn("hornconf", "server", *act, check=False)
+        t.assertEqual((done.returncode, "held by node2" in done.stderr), (69, True), done.stderr)
+    t.assertIn("stays: it is held by node2", a.horn("hornconf", "server", "remove", "shared").stdout)
+    t.assertEqual((a.state(), sorted(p.name for p in (cluster.home / "Queue/journal").iterdir())), (None, queue))
+    send(b, 7)
+    wait_for("delivered", lambda: 7 in numbers(sink))
     # who takes the file away takes the queue away
     (cluster.home / "Queue/lease").unlink()
     wait_for("it stops", lambda: b.state() == "stopped")
