@@ -91,18 +91,23 @@ def late_records(cluster):
     return found
 
 
-def verdict(cluster, sink, load, others):
-    """What came of all that was acknowledged."""
+def counts(sink):
+    return collections.Counter(i for _, i in delivered(sink))
+
+
+def verdict(cluster, sink, load, taken):
+    """What came of all that was acknowledged.  taken: for each taking what was recorded as sent by then, and how often each had come."""
     names = {name for name, _, _ in load.acked}
     try:
         wait_for("all there", lambda: not names - {s for s, _ in delivered(sink)}, 90)
     except AssertionError:
         pass
     found = delivered(sink)
-    ids = collections.Counter(i for _, i in found)
+    ids = counts(sink)
     twice = {i for i, n in ids.items() if n > 1}
+    again = {i for recorded, before in taken for i in recorded if ids[i] > before[i]}
     return {"acknowledged": len(names), "lost": len(names - {s for s, _ in found}), "delivered twice": len(twice),
-            "of them recorded as sent before": len(twice & others), "set aside as damaged": len(list((cluster.home / "Queue/corrupt").iterdir())), "records of a token that was over": len(late_records(cluster)),
+            "of them recorded as sent before": len(again), "recorded as sent when the queue was taken": len(set().union(*(r for r, _ in taken))), "set aside as damaged": len(list((cluster.home / "Queue/corrupt").iterdir())), "records of a token that was over": len(late_records(cluster)),
             "of them delivered": len(late_records(cluster) & set(ids) - {i for s, i in found if s in names})}
 
 
@@ -114,9 +119,10 @@ def first_ack(load, node, since):
 
 
 def rounds(n, how):
-    """how: what befalls the node that has the queue; when it says that nothing runs there any more the other one takes over."""
+    """how: what befalls the node that has the queue, and what is done once the other one has it."""
+    strike, after = how
     short_connects()
-    took, recorded, extra = [], set(), collections.Counter()
+    took, taken, extra = [], [], collections.Counter()
     with Cluster(settings=SETTINGS, term_s=2) as cluster:
         sink = Sink(host="10.77.0.254", port=HOP)
         active, other = cluster.nodes
@@ -127,15 +133,20 @@ def rounds(n, how):
             wait_for("some mail", lambda m=mark: len(load.acked) > m + 30, 60)
             time.sleep(random.random())
             begun = time.monotonic()
-            extra.update(how(active, other, load))
+            strike(active)
+            wait_for("what was on its way has come", lambda u=time.monotonic() + 0.3: time.monotonic() > u)
+            taken.append((sent_in_log(active), counts(sink)))
+            other.start()
+            since = time.monotonic()
+            after(active)
+            extra["acknowledged by the old node after that"] += sum(1 for _, number, when in list(load.acked) if number == active.number and when > since)
             took.append(first_ack(load, other, begun))
-            recorded |= sent_in_log(active)
             if not active.up:
                 active.boot()
                 active.horn("posthorn", "start")
             active, other = other, active
         load.end()
-        out = {"rounds": n, **verdict(cluster, sink, load, recorded), "take-over, s": [round(min(took), 1), round(sorted(took)[n // 2], 1), round(max(took), 1)], **extra}
+        out = {"rounds": n, **verdict(cluster, sink, load, taken), "take-over, s": [round(min(took), 1), round(sorted(took)[n // 2], 1), round(max(took), 1)], **extra}
         tokens = [t for t, *_ in cluster.tokens()]
         out["tokens"] = len(tokens)
         out["tokens grow by one"] = tokens == list(range(1, len(tokens) + 1))
@@ -143,39 +154,37 @@ def rounds(n, how):
     return out
 
 
-def killed(active, other, load):
+def power_off(active):
     active.kill()
-    other.start()
-    return {}
 
 
-def frozen(active, other, load):
+def freeze_and_fence(active):
     active.freeze()
     time.sleep(random.random())
     active.kill() # the fence agent
-    other.start()
-    return {}
 
 
-def thawed(active, other, load):
+def freeze(active):
     active.freeze()
-    other.start()
-    since = time.monotonic()
+
+
+def nothing(active):
+    pass
+
+
+def thaw(active):
     active.thaw()
     wait_for("the node has given up its server", lambda: active.state() == "stopped", 30)
-    return {"acknowledged by the old node after the thaw": sum(1 for _, number, when in list(load.acked) if number == active.number and when > since)}
 
 
-def forgetful(active, other, load):
-    """For nodes that do not look at the lease: the old one goes on after the thaw, until it is switched off."""
-    active.freeze()
-    other.start()
-    since = time.monotonic()
+def thaw_for_a_while(active):
+    """Of nodes that do not look at the lease: the old one goes on, until it is switched off."""
     active.thaw()
     time.sleep(3)
-    taken = sum(1 for _, number, when in list(load.acked) if number == active.number and when > since)
     active.kill()
-    return {"acknowledged by the old node after the thaw": taken}
+
+
+killed, frozen, thawed, forgetful = (power_off, nothing), (freeze_and_fence, nothing), (freeze, thaw), (freeze, thaw_for_a_while)
 
 
 def in_namespace(what, n, build=None):
