@@ -2,13 +2,15 @@
 import json
 import os
 import pathlib
+import shutil
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 
-from horn import Horn
+from horn import BUILD, TMP, Horn
 from test_access import Named
 
 NAMES = {
@@ -141,8 +143,37 @@ def permissions(t, h):
             t.assertEqual(faults(rows(h)[1]), [], path)
 
 
+# startup, what systemctl says, the verdict; /etc, /run and /usr/sbin/sendmail are the test's own
+AT_BOOT = [("automatic", "enabled", "ok"), ("automatic", "disabled", "problem"), ("manual", "disabled", "ok"), ("manual", "enabled", "problem"), ("disabled", "masked", "ok"), ("automatic", "", "unknown")]
+
+
+def at_boot():
+    """In a mount namespace of its own: the machine's configuration is /etc/posthorn, and systemd runs."""
+    t = unittest.TestCase()
+    with tempfile.TemporaryDirectory(dir=TMP) as d:
+        shutil.copytree("/etc", f"{d}/etc", symlinks=True, ignore_dangling_symlinks=True)
+        pathlib.Path(d, "bin").mkdir()
+        shutil.rmtree(f"{d}/etc/posthorn", ignore_errors=True)
+        for command in (["mount", "--bind", f"{d}/etc", "/etc"], ["mount", "-t", "tmpfs", "tmpfs", "/run"], ["mkdir", "-p", "/run/systemd/system"]):
+            subprocess.run(command, check=True)
+        env = {**os.environ, "PATH": f"{d}/bin:" + os.environ["PATH"]}
+        subprocess.run([BUILD / "hornconf", "init", "fqdn=localhost"], check=True, capture_output=True)
+        for startup, said, status in AT_BOOT:
+            pathlib.Path(d, "bin/systemctl").write_text(f"#!/bin/sh\n[ \"$*\" = 'is-enabled posthorn.service' ] && echo {said}\n")
+            pathlib.Path(d, "bin/systemctl").chmod(0o755)
+            subprocess.run([BUILD / "hornconf", "-e", "--service", f"startup={startup}"], check=True, capture_output=True)
+            done = subprocess.run([BUILD / "posthorn", "check", "--json"], capture_output=True, env=env, timeout=120)
+            found = {r["check"]: r for r in map(json.loads, done.stdout.splitlines())}
+            t.assertEqual(found["startup"]["status"], status, (startup, said, found["startup"]))
+            t.assertIn(found["sendmail"]["status"], ("warning", "problem")) # it is another's, or none is there
+
+
 @unittest.skipUnless(os.geteuid() == 0, "makes a network namespace")
 class Check(unittest.TestCase):
+    def test_the_unit_at_boot(self):
+        done = subprocess.run(["unshare", "-mn", sys.executable, "-c", "import test_check; test_check.at_boot()"], cwd=pathlib.Path(__file__).parent, capture_output=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stderr.decode()[-3000:] + done.stdout.decode()[-3000:])
+
     def test_each_lack(self):
         done = subprocess.run(["unshare", "-n", "sh", "-c", "ip link set lo up && ip addr add 198.51.100.1/32 dev lo && ip addr add 10.9.9.9/32 dev lo && "
                                "ip link add out type veth && ip link set out up && exec "
