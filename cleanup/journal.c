@@ -122,6 +122,8 @@ void journal_tell_qmgr(struct cleanup *c)
 
 static void end_segment(struct cleanup *c)
 {
+	if (!c->writable) /* there is none: what is known of the one before stays */
+		return;
 	c->previous_seq = c->writer.segment.seq;
 	c->previous_end = c->writer.synced_to;
 	segment_close(&c->writer.segment);
@@ -139,8 +141,10 @@ static int close_before(struct cleanup *c)
 	int error = batch_commit(c->storage, &c->writer, &empty);
 	buffer_free(&empty.bytes);
 	c->closed_before = error == 0;
-	if (error != 0)
-		end_segment(c);
+	if (error != 0) { /* the next one says it */
+		segment_close(&c->writer.segment);
+		c->writable = false;
+	}
 	return error;
 }
 

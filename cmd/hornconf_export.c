@@ -137,7 +137,7 @@ static int compose(struct cli *c, bool with_secrets, json_t **out)
 static int write_out(struct cli *c, const char *file, const char *text)
 {
 	int fd = strcmp(file, "-") == 0 ? 1 : open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	int error = fd < 0 ? errno : write_all(fd, text, strlen(text));
+	int error = fd < 0 || (fd > 1 && fchmod(fd, 0600) != 0) ? errno : write_all(fd, text, strlen(text));
 	if (fd > 1 && close(fd) != 0 && error == 0)
 		error = errno;
 	return error == 0 ? 0 : cli_fail(c, EX_CANTCREAT, "%s: %s", file, strerror(error));

@@ -2,6 +2,7 @@
 #include "cmd/common/cli.h"
 #include "cmd/common/holder.h"
 #include "cmd/common/pair.h"
+#include "cmd/common/run.h"
 #include "cmd/posthorn_check.h"
 #include "route/explain.h"
 
@@ -38,13 +39,9 @@ struct request {
 
 static void libexec_path(char *out, size_t size)
 {
-	char self[4096];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-	self[n > 0 ? n : 0] = '\0';
-	char *slash = strrchr(self, '/');
-	if (slash != NULL)
-		*slash = '\0';
-	(void)snprintf(out, size, "%s/libexec", self);
+	char beside[RUN_PATH];
+	run_beside(beside, "libexec");
+	(void)snprintf(out, size, "%s", beside);
 	if (access(out, X_OK) != 0)
 		(void)snprintf(out, size, "%s", POSTHORN_LIBEXEC);
 }

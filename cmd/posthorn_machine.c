@@ -1,52 +1,16 @@
 /* posthorn check: what needs no peer. */
+#include "cmd/common/run.h"
 #include "cmd/posthorn_check.h"
 
 #include <fcntl.h>
 #include <jansson.h>
 #include <pwd.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/timex.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-extern char **environ;
-
-/* ---- programs that are asked ---- */
-
-/* All that a program writes; its exit status, -1: it could not be run. */
-static int output_of(const char *program, char *const argv[], struct buffer *out)
-{
-	posix_spawn_file_actions_t actions;
-	char part[4096];
-	int ends[2], status = 0;
-	pid_t pid;
-	if (pipe2(ends, O_CLOEXEC) != 0)
-		return -1;
-	int error = posix_spawn_file_actions_init(&actions);
-	if (error == 0)
-		error = posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-	if (error == 0)
-		error = posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-	if (error == 0)
-		error = posix_spawnp(&pid, program, &actions, NULL, argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)close(ends[1]);
-	for (ssize_t n; error == 0 && (n = read(ends[0], part, sizeof part)) != 0;)
-		if (n > 0)
-			buffer_put(out, part, (size_t)n);
-		else if (errno != EINTR)
-			break;
-	(void)close(ends[0]);
-	if (error != 0)
-		return -1;
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		continue;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 /* ---- the machine ---- */
 
@@ -59,7 +23,7 @@ static void check_startup(struct check *k)
 	if (strcmp(k->cli->dir, "/etc/posthorn") != 0 || access("/run/systemd/system", F_OK) != 0)
 		return;
 	buffer_init(&out, 4096);
-	int status = output_of("systemctl", argv, &out);
+	int status = run_output("systemctl", argv, true, &out);
 	struct span said = span_trim(buffer_span(&out));
 	said = span_until(&said, '\n');
 	bool enabled = span_is(said, "enabled") || span_is(said, "enabled-runtime");
@@ -89,15 +53,11 @@ static void check_clock(struct check *k)
 
 static void check_sendmail(struct check *k)
 {
-	char self[4096], ours[4200];
+	char ours[RUN_PATH];
 	struct stat a, b;
-	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-	self[n > 0 ? n : 0] = '\0';
-	char *slash = strrchr(self, '/');
-	if (slash == NULL || strcmp(k->cli->dir, "/etc/posthorn") != 0)
+	if (strcmp(k->cli->dir, "/etc/posthorn") != 0)
 		return;
-	*slash = '\0';
-	(void)snprintf(ours, sizeof ours, "%s/sendmail", self);
+	run_beside(ours, "sendmail");
 	if (stat("/usr/sbin/sendmail", &a) != 0)
 		check_say(k, CHECK_PROBLEM, "sendmail", "there is no /usr/sbin/sendmail: programs of this machine cannot send mail");
 	else if (stat(ours, &b) != 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino)
@@ -258,15 +218,12 @@ static void say_certificates(struct check *k, struct span lines)
 
 static void check_certificate(struct check *k)
 {
-	char self[4096], program[4200];
+	char program[RUN_PATH];
 	char *const argv[] = {"horncert", "-c", (char *)(uintptr_t)k->cli->dir, "-s", (char *)(uintptr_t)k->server->name, "--json", "check", NULL};
 	char path[PAIR_PATH];
 	struct buffer out;
 	struct pair_files f;
 	struct pair_walk w = {0};
-	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-	self[n > 0 ? n : 0] = '\0';
-	char *slash = strrchr(self, '/');
 	if (k->server->p.tls == TLS_NONE) {
 		check_say(k, CHECK_WARNING, "certificate", "tls = none: mail that others send comes in clear text");
 		return;
@@ -278,11 +235,9 @@ static void check_certificate(struct check *k)
 			return;
 		}
 	}
-	if (slash != NULL)
-		*slash = '\0';
-	(void)snprintf(program, sizeof program, "%s/horncert", self);
+	run_beside(program, "horncert");
 	buffer_init(&out, 256 * 1024);
-	if (output_of(program, argv, &out) < 0)
+	if (run_output(program, argv, true, &out) < 0)
 		check_say(k, CHECK_UNKNOWN, "certificate", "%s cannot be run", program);
 	else
 		say_certificates(k, buffer_span(&out));

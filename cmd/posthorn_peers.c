@@ -282,6 +282,8 @@ static bool try_host(struct check *k, const char *host, uint16_t port, bool skip
 		n = 1;
 	else
 		n = check_addresses(k, host, found, TRIED_MOST);
+	if (skip_own && n == 0)
+		return false; /* that its names lead nowhere is told elsewhere */
 	for (size_t i = 0; skip_own && i < n; i++)
 		if (check_is_own(k, found[i]))
 			return false;

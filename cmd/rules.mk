@@ -1,5 +1,5 @@
 COMMANDS += horn-import-postfix horn-import-iis posthorn hornconf hornqueue hornmap hornpasswd horncert sendmail
-SRC_posthorn := cmd/posthorn.c cmd/posthorn_check.c cmd/posthorn_machine.c cmd/posthorn_names.c cmd/posthorn_peers.c cmd/common/cli.c cmd/common/pair.c cmd/common/holder.c
+SRC_posthorn := cmd/posthorn.c cmd/posthorn_check.c cmd/posthorn_machine.c cmd/posthorn_names.c cmd/posthorn_peers.c cmd/common/cli.c cmd/common/pair.c cmd/common/holder.c cmd/common/run.c
 LIBS_posthorn := -lunbound -lssl -lcrypto -ljansson
 SRC_hornconf := cmd/hornconf.c cmd/hornconf_print.c cmd/hornconf_edit.c cmd/hornconf_tree.c cmd/hornconf_server.c cmd/hornconf_export.c cmd/hornconf_import.c cmd/common/cli.c cmd/common/pair.c cmd/common/holder.c
 LIBS_hornconf := -lssl -lcrypto -ljansson
@@ -12,7 +12,7 @@ SRC_hornpasswd := cmd/hornpasswd.c cmd/common/cli.c
 LIBS_hornpasswd := -lgsasl -lcrypt -lcrypto -lbsd
 SRC_horncert := cmd/horncert.c cmd/horncert_make.c cmd/common/cli.c cmd/common/pair.c
 LIBS_horncert := -lssl -lcrypto
-SRC_horn-import-postfix := cmd/import/import.c $(wildcard cmd/import/postfix*.c) cmd/common/cli.c
-SRC_horn-import-iis := cmd/import/import.c $(wildcard cmd/import/iis*.c) cmd/common/cli.c
+SRC_horn-import-postfix := cmd/import/import.c $(wildcard cmd/import/postfix*.c) cmd/common/cli.c cmd/common/run.c
+SRC_horn-import-iis := cmd/import/import.c $(wildcard cmd/import/iis*.c) cmd/common/cli.c cmd/common/run.c
 $(B)/obj/cmd/import/iis.o $(B)/obj/cmd/import/iis_map.o: ALL_CFLAGS += $(shell pkg-config --cflags libxml-2.0)
 LIBS_horn-import-iis := -lxml2

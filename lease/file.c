@@ -39,6 +39,22 @@ int file_write(struct keeper *k)
 	return error != 0 ? error : fdatasync(k->file_fd) == 0 ? 0 : errno;
 }
 
+int file_last_token(const struct keeper *k, uint32_t *token)
+{
+	struct buffer text;
+	*token = 0;
+	buffer_init(&text, 64 * 1024 * 1024);
+	int error = read_file_at(k->queue_fd, "tokens", 64 * 1024 * 1024, &text);
+	for (struct span rest = buffer_span(&text); error == 0 && rest.n > 0;) {
+		struct span line = span_until(&rest, '\n');
+		uint64_t one;
+		if (parse_u64(span_word(&line, " "), UINT32_MAX, &one) == 0 && one > *token)
+			*token = (uint32_t)one;
+	}
+	buffer_free(&text);
+	return error == ENOENT ? 0 : error;
+}
+
 /* The last segments with batches: SEQ:EPOCH:END each.  What is found behind END later was written by who had been cut off. */
 static int put_segments(const struct keeper *k, struct buffer *b)
 {

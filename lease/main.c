@@ -75,6 +75,7 @@ static uint64_t draw(void)
 static void take(struct keeper *k, const struct lease_record *seen, bool alone)
 {
 	struct lease_record now;
+	uint32_t last = 0;
 	int error = file_read(k, &now);
 	bool same = seen == NULL ? error == ENOENT || error == EBADMSG : error == 0 && lease_same(&now, seen);
 	if (!same) {
@@ -85,11 +86,13 @@ static void take(struct keeper *k, const struct lease_record *seen, bool alone)
 	/* its last holder may begin at once: whoever takes it at the same time settles first, and finds out */
 	bool local = alone && seen != NULL && lease_is_of(seen, &k->own);
 	k->from = seen == NULL ? "new" : !seen->held ? "free" : local ? "ended-here" : "silent";
-	k->own.token = (seen == NULL ? 0 : seen->token) + 1;
+	error = seen == NULL ? file_last_token(k, &last) : 0; /* where the lease was lost tokens do not begin anew: segments go by them */
+	k->own.token = (seen == NULL ? last : seen->token) + 1;
 	k->own.count = draw();
 	k->own.held = true;
 	k->taken_ms = lease_clock_ms();
-	error = file_write(k);
+	if (error == 0)
+		error = file_write(k);
 	if (error != 0) {
 		lose(k, strerror(error), NULL);
 		return;

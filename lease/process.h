@@ -28,6 +28,7 @@ struct keeper {
 MUST_CHECK int file_read(const struct keeper *k, struct lease_record *out); /* ENOENT; EBADMSG: not whole */
 MUST_CHECK int file_write(struct keeper *k); /* own, synced */
 MUST_CHECK int file_lock(struct keeper *k, bool *alone); /* alone: no other process of this node has it locked */
+MUST_CHECK int file_last_token(const struct keeper *k, uint32_t *token); /* of Queue/tokens; 0: none */
 MUST_CHECK int file_note(const struct keeper *k, int64_t wall_s); /* a line of Queue/tokens */
 
 #endif

@@ -89,7 +89,7 @@ struct master {
 	struct event *signals[5], *beat, *stage_timer;
 	bool paused; /* the service */
 	char *manager; /* the service manager's socket, NULL: none */
-	int64_t watchdog_ms, notified_ms;
+	int64_t watchdog_ms, notified_ms, beat_ms;
 	bool upgrading;
 	struct event *upgrade_later;
 	int64_t upgrade_until_ms;

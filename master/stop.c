@@ -112,6 +112,10 @@ void master_beat(int fd, short what, void *context)
 {
 	struct master *m = context;
 	int64_t now = clock_mono_ms();
+	bool stood_still = m->beat_ms != 0 && now - m->beat_ms > BEAT_PERIOD_MS; /* the others too, perhaps: their time begins anew */
+	m->beat_ms = now;
+	for (struct child *c = m->children; stood_still && c != NULL; c = c->next)
+		c->pong_ms = now;
 	master_notify_alive(m, now);
 	if (!m->stopping)
 		master_check_leases(m);

@@ -45,8 +45,10 @@ int body_on_begin(struct channel *ch, struct message *msg)
 	b->origin = ch;
 	(void)!qid_parse(begin.id, &b->id);
 	(void)snprintf(name, sizeof name, "tmp/%s", b->id.text);
-	b->fd = openat(m->body_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	b->error = b->fd < 0 ? errno : 0;
+	b->error = storage_check(m->storage);
+	b->fd = b->error != 0 ? -1 : openat(m->body_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (b->error == 0 && b->fd < 0)
+		b->error = errno;
 	*p = b;
 	return 0;
 }

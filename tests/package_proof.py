@@ -1,5 +1,6 @@
 """The Debian packages in a clean Debian 12 tree, made by mmdebstrap from the machine's own apt sources; evidence.py runs it (root, some
 minutes, the packages' mirror)."""
+import contextlib
 import os
 import pathlib
 import re
@@ -71,23 +72,34 @@ def run_inside(root, script):
     return words
 
 
-def package():
-    """Built, judged, installed by one command, used, upgraded from an older version under a session, installed again, purged."""
+@contextlib.contextmanager
+def workplace():
+    """A directory with the package, the tree beside it, and what lintian says."""
     work = pathlib.Path(tempfile.mkdtemp(prefix="package-"))
-    root = work / "root"
     os.chmod(work, 0o755)
     try:
         deb, lintian = build(work)
         shutil.copy(deb, work / "posthorn.deb")
+        yield work, deb, lintian
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def debootstrap(root, *more):
+    subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", *more[:1], "bookworm", root, *more[1:]], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+
+
+def package():
+    """Built, judged, installed by one command, used, upgraded from an older version under a session, installed again, purged."""
+    with workplace() as (work, deb, lintian):
+        root = work / "root"
         older(deb, work)
-        subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", "bookworm", root, f"--customize-hook=copy-in {work}/posthorn.deb {work}/older.deb /root",
-                        '--customize-hook=chroot "$1" apt-get -q -y --no-install-recommends install /root/older.deb bsd-mailx procps'],
-                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        debootstrap(root, "--include=apt", f"--customize-hook=copy-in {work}/posthorn.deb {work}/older.deb /root",
+                    '--customize-hook=chroot "$1" apt-get -q -y --no-install-recommends install /root/older.deb bsd-mailx procps')
         words = run_inside(root, INSIDE)
         return {"lintian": lintian, **{k: words.get(k, []) for k in ("start", "mail", "root", "queue", "session", "upgrade", "stop", "again", "kept", "purge", "left")},
                 "servers": [re.sub(r"\s+", " ", s.strip()) for s in words.get("status", [])[1:]]}
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 # Mail for local users waits in Postfix's queue (defer_transports), an alias leads to one of them; then Posthorn is installed.
@@ -123,18 +135,10 @@ posthorn stop; echo "stop $?"
 
 def replaced():
     """A Postfix with aliases and waiting mail, replaced by the package: one command, nothing answered."""
-    work = pathlib.Path(tempfile.mkdtemp(prefix="replaced-"))
-    root = work / "root"
-    os.chmod(work, 0o755)
-    try:
-        deb, _ = build(work)
-        shutil.copy(deb, work / "posthorn.deb")
+    with workplace() as (work, _, _):
+        root = work / "root"
         depends = [line.split()[1] for line in (TREE / "packages.txt").read_text().splitlines() if line.startswith("runtime ")]
         # what the package needs is there already: the tree's network is its own and leads nowhere
-        subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", f"--include=postfix,bsd-mailx,procps,adduser,debconf,{','.join(depends)}", "bookworm", root,
-                        f"--customize-hook=copy-in {work}/posthorn.deb /root"],
-                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        debootstrap(root, f"--include=postfix,bsd-mailx,procps,adduser,debconf,{','.join(depends)}", f"--customize-hook=copy-in {work}/posthorn.deb /root")
         words = run_inside(root, REPLACED)
         return {k: words.get(k, []) for k in ("postfix", "deferred", "install", "was", "report", "conf", "domain", "start", "ann", "kept", "left", "queue", "stop")}
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -147,13 +147,9 @@ int main(int argc, char **argv)
 			cli_help(usage, options, COUNT_OF(options));
 			return EX_OK;
 		}
-		if (strcmp(argv[i], "-c") == 0 && i + 1 < argc)
-			x.im.cli.dir = argv[++i];
-		else if (strcmp(argv[i], "--report") == 0)
-			x.im.report_only = true;
-		else if (strcmp(argv[i], "--json") == 0)
-			x.im.json = true;
-		else if (argv[i][0] != '-' && file == NULL)
+		if (import_take_option(&x.im, argv, argc, &i))
+			continue;
+		if (argv[i][0] != '-' && file == NULL)
 			file = argv[i];
 		else
 			status = cli_fail(&x.im.cli, EX_USAGE, "'%s' is not understood; usage: %s", argv[i], usage);

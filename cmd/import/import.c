@@ -1,15 +1,12 @@
+#include "cmd/common/run.h"
 #include "cmd/import/import.h"
 
 #include <fcntl.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
-
-extern char **environ;
 
 enum { TEXT_MOST = 64 * 1024 };
 
@@ -112,23 +109,29 @@ int import_begin(struct import *im)
 	return 0;
 }
 
-int import_run(const struct import *im, const char *command, char *const argv[])
+bool import_take_option(struct import *im, char **argv, int argc, int *i)
 {
-	char self[4096], program[4200];
-	int status = 0;
-	pid_t pid;
-	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-	self[n > 0 ? n : 0] = '\0';
-	char *slash = strrchr(self, '/');
-	if (slash != NULL)
-		*slash = '\0';
-	(void)snprintf(program, sizeof program, "%s/%s", self, command);
-	int error = posix_spawn(&pid, program, NULL, NULL, argv, environ);
-	if (error != 0)
-		return cli_fail(&im->cli, EX_OSFILE, "cannot run %s: %s", program, strerror(error));
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		continue;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : EX_SOFTWARE;
+	if (strcmp(argv[*i], "-c") == 0 && *i + 1 < argc)
+		im->cli.dir = argv[++*i];
+	else if (strcmp(argv[*i], "--report") == 0)
+		im->report_only = true;
+	else if (strcmp(argv[*i], "--json") == 0)
+		im->json = true;
+	else
+		return false;
+	return true;
+}
+
+const char *import_secret(struct import *im, const char *name, struct span text)
+{
+	struct import_secret *s = grow(im, (void **)&im->secrets, im->secrets_n, sizeof *s);
+	if (s == NULL)
+		return "";
+	*s = (struct import_secret){.name = arena_dup(&im->arena, span_of(name)), .text = arena_printf(&im->arena, "%.*s\n", SPAN_ARG(text))};
+	const char *path = arena_printf(&im->arena, "%s/%s", im->cli.dir, name);
+	im->failed = im->failed || im->arena.failed;
+	im->secrets_n += !im->failed;
+	return path == NULL ? "" : path;
 }
 
 /* ---- the files ---- */
@@ -154,9 +157,11 @@ static int run_init(struct import *im)
 		if (s->domain == NULL && (s->server == NULL || (strcmp(s->server, "default") == 0 && !is_in_both(s->name))))
 			argv[n++] = arena_printf(&im->arena, "%s=%s", s->name, s->value);
 	}
-	int status = im->arena.failed ? EX_OSERR : import_run(im, "hornconf", argv);
+	char program[RUN_PATH];
+	run_beside(program, "hornconf");
+	int status = im->arena.failed ? EX_OSERR : run_and_wait(program, argv);
 	free(argv);
-	return status;
+	return status < 0 ? cli_fail(&im->cli, EX_OSFILE, "cannot run %s", program) : status;
 }
 
 static void put_domains(const struct import *im, struct buffer *b, const char *server)
@@ -194,10 +199,24 @@ static int write_server(struct import *im, const char *name, bool is_new)
 	return error == 0 ? 0 : cli_fail(&im->cli, EX_CANTCREAT, "%s/%s: %s", im->cli.dir, file, strerror(error));
 }
 
+/* Root's alone, beside the configuration. */
+static int write_secrets(const struct import *im)
+{
+	for (size_t i = 0; i < im->secrets_n; i++) {
+		const struct import_secret *s = &im->secrets[i];
+		int error = replace_file_at(im->cli.dir_fd, s->name, span_of(s->text), 0600);
+		if (error != 0)
+			return cli_fail(&im->cli, EX_CANTCREAT, "%s/%s: %s", im->cli.dir, s->name, strerror(error));
+	}
+	return 0;
+}
+
 /* A configuration that is not good as a whole is not left behind. */
 static void take_back(struct import *im)
 {
 	char file[200];
+	for (size_t i = 0; i < im->secrets_n; i++)
+		(void)unlinkat(im->cli.dir_fd, im->secrets[i].name, 0);
 	(void)unlinkat(im->cli.dir_fd, "posthorn.conf", 0);
 	(void)unlinkat(im->cli.dir_fd, "servers/default.conf", 0);
 	for (size_t i = 0; i < im->servers_n; i++) {
@@ -214,7 +233,9 @@ static int write_all_of_it(struct import *im)
 	status = cli_open(&im->cli);
 	if (status != 0)
 		return status;
-	status = write_server(im, "default", false);
+	status = write_secrets(im);
+	if (status == 0)
+		status = write_server(im, "default", false);
 	for (size_t i = 0; i < im->servers_n && status == 0; i++)
 		status = write_server(im, im->servers[i], true);
 	if (status == 0)
@@ -277,6 +298,7 @@ void import_free(struct import *im)
 	free(im->rows);
 	free(im->settings);
 	free(im->servers);
+	free(im->secrets);
 	arena_free(&im->arena);
 	config_free(&im->cli.config);
 }

@@ -15,6 +15,9 @@ struct import_setting {
 	const char *server, *domain; /* server NULL: of the service; domain NULL: of the server */
 	const char *name, *value;
 };
+struct import_secret {
+	const char *name, *text; /* a file below DIR */
+};
 struct import {
 	struct cli cli;
 	bool json, report_only;
@@ -23,6 +26,8 @@ struct import {
 	size_t rows_n;
 	struct import_setting *settings;
 	size_t settings_n;
+	struct import_secret *secrets;
+	size_t secrets_n;
 	char **servers; /* beside default */
 	size_t servers_n;
 	bool failed; /* not enough memory */
@@ -38,8 +43,10 @@ void import_add_server(struct import *im, const char *name);
 MUST_CHECK int import_end(struct import *im);
 /* Is there a configuration already?  It is not written over. */
 MUST_CHECK int import_begin(struct import *im);
-/* Runs the command beside this one; its exit status. */
-MUST_CHECK int import_run(const struct import *im, const char *command, char *const argv[]);
+/* -c DIR, --report, --json; false: argv[*i] is none of them. */
+bool import_take_option(struct import *im, char **argv, int argc, int *i);
+/* A file whose line is a password, made with the configuration; its path. */
+const char *import_secret(struct import *im, const char *name, struct span text);
 void import_free(struct import *im);
 
 #endif

@@ -66,20 +66,16 @@ int main(int argc, char **argv)
 			cli_help(usage, options, COUNT_OF(options));
 			return EX_OK;
 		}
-		if (strcmp(argv[i], "-c") == 0 && i + 1 < argc)
-			pf.im.cli.dir = argv[++i];
-		else if (strcmp(argv[i], "--from") == 0 && i + 1 < argc)
+		if (import_take_option(&pf.im, argv, argc, &i))
+			continue;
+		if (strcmp(argv[i], "--from") == 0 && i + 1 < argc)
 			pf.dir = argv[++i];
-		else if (strcmp(argv[i], "--report") == 0)
-			pf.im.report_only = true;
 		else if (strcmp(argv[i], "--queue") == 0)
 			w.queue = true;
 		else if (strcmp(argv[i], "--held") == 0)
 			w.held = true;
 		else if (strcmp(argv[i], "--direct") == 0)
 			w.direct = true;
-		else if (strcmp(argv[i], "--json") == 0)
-			pf.im.json = true;
 		else
 			status = cli_fail(&pf.im.cli, EX_USAGE, "'%s' is not understood; usage: %s", argv[i], usage);
 	}

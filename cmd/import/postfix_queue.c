@@ -1,19 +1,16 @@
 /* Postfix's queue files, into Posthorn's maildrop. */
+#include "cmd/common/run.h"
 #include "cmd/import/postfix.h"
 #include "cmd/import/postfix_record.h"
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
-
-extern char **environ;
 
 enum { MESSAGE_MOST = 512 * 1024 * 1024, DEPTH_MOST = 6 };
 
@@ -27,33 +24,10 @@ struct queue_job {
 
 /* ---- postcat ---- */
 
-static int output_of(const struct queue_job *j, const char *what, const char *path, struct buffer *out)
+static bool ask(const struct queue_job *j, const char *what, const char *path, struct buffer *out)
 {
 	char *const argv[] = {"postcat", "-c", (char *)(uintptr_t)j->pf->dir, (char *)(uintptr_t)what, (char *)(uintptr_t)path, NULL};
-	posix_spawn_file_actions_t actions;
-	char part[65536];
-	int ends[2], status = 0;
-	pid_t pid;
-	if (pipe2(ends, O_CLOEXEC) != 0)
-		return errno;
-	int error = posix_spawn_file_actions_init(&actions);
-	if (error == 0)
-		error = posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-	if (error == 0)
-		error = posix_spawn(&pid, j->postcat, &actions, NULL, argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)close(ends[1]);
-	for (ssize_t n; error == 0 && (n = read(ends[0], part, sizeof part)) != 0;)
-		if (n > 0)
-			buffer_put(out, part, (size_t)n);
-		else if (errno != EINTR)
-			break;
-	(void)close(ends[0]);
-	if (error != 0)
-		return error;
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		continue;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 && buffer_ok(out) ? 0 : EIO;
+	return run_output(j->postcat, argv, false, out) == 0 && buffer_ok(out);
 }
 
 static void ask_postcat(const struct queue_job *j, struct pf_envelope *e, const char *path)
@@ -61,7 +35,7 @@ static void ask_postcat(const struct queue_job *j, struct pf_envelope *e, const 
 	struct buffer text;
 	struct span sender = SPAN_LIT("sender: "), recipient = SPAN_LIT("recipient: ");
 	buffer_init(&text, MESSAGE_MOST);
-	if (output_of(j, "-e", path, &text) != 0 || output_of(j, "-hb", path, &e->content) != 0)
+	if (!ask(j, "-e", path, &text) || !ask(j, "-hb", path, &e->content))
 		e->fault = "postcat cannot read it";
 	struct span rest = buffer_span(&text);
 	while (rest.n > 0) {

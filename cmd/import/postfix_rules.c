@@ -63,14 +63,19 @@ static void translate_list(struct postfix *pf, const char *name)
 		import_say(&pf->im, IMPORT_TAKEN, what, "holds already: own domains, then remote ones as they say, logins, relay_exceptions");
 }
 
-/* Does any list let mynetworks, or logins, relay? */
+/* May mynetworks, or logins, relay?  smtpd_relay_restrictions says it, smtpd_recipient_restrictions where that is empty; what stands
+ * behind a refusal does not count. */
 static bool permits(struct postfix *pf, const char *rule)
 {
-	for (size_t i = 0; i < COUNT_OF(lists); i++) {
-		struct span rest = span_of(pf_get(pf, lists[i]));
-		for (struct span word; (word = pf_word(&rest)).n > 0;)
-			if (span_is(word, rule))
-				return true;
+	static const char *const ends[] = {"reject_unauth_destination", "defer_unauth_destination", "reject", "defer"};
+	const char *list = pf_get(pf, "smtpd_relay_restrictions");
+	struct span rest = span_of(list[0] != '\0' ? list : pf_get(pf, "smtpd_recipient_restrictions"));
+	for (struct span word; (word = pf_word(&rest)).n > 0;) {
+		if (span_is(word, rule))
+			return true;
+		for (size_t i = 0; i < COUNT_OF(ends); i++)
+			if (span_is(word, ends[i]))
+				return false;
 	}
 	return false;
 }

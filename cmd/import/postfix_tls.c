@@ -1,10 +1,8 @@
 /* From Postfix's TLS and SASL to Posthorn's. */
 #include "cmd/import/postfix.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- to this server ---- */
 
@@ -169,19 +167,6 @@ struct login {
 	bool found;
 };
 
-/* The file is root's alone, beside the configuration. */
-static int write_password(struct postfix *pf, const char *path, struct span password)
-{
-	char text[1200];
-	const char *slash = strrchr(path, '/');
-	const char *folder = arena_dup(&pf->arena, (struct span){path, (size_t)(slash - path)});
-	int n = snprintf(text, sizeof text, "%.*s\n", SPAN_ARG(password));
-	if (folder == NULL || n < 0 || (size_t)n >= sizeof text)
-		return ENOMEM;
-	int error = mkdir_chain(folder, 0755);
-	return error != 0 ? error : cli_replace(folder, slash + 1, (struct span){text, (size_t)n}, 0600) == 0 ? 0 : EIO;
-}
-
 /* "[relay.example]:587 user:password" of smtp_sasl_password_maps. */
 static void take_login(void *context, struct span key, struct span value)
 {
@@ -190,19 +175,15 @@ static void take_login(void *context, struct span key, struct span value)
 	const char *host = import_value(&pf->im, "default", NULL, "smart_host");
 	const char *what = arena_printf(&pf->arena, "smtp_sasl_password_maps: %.*s", SPAN_ARG(key));
 	struct span password = value, user = span_until(&password, ':');
-	const char *path = arena_printf(&pf->arena, "%s/smart_host.password", pf->im.cli.dir), *name = arena_dup(&pf->arena, user);
-	if (what == NULL || path == NULL || name == NULL)
+	const char *name = arena_dup(&pf->arena, user);
+	if (what == NULL || name == NULL)
 		return;
 	if (host == NULL || !span_case_is(key, host) || l->found) {
 		import_say(&pf->im, IMPORT_DIFFERS, what, "not the relayhost's: a remote domain has outbound_auth, outbound_user and outbound_password_file of its own");
 		return;
 	}
 	l->found = true;
-	int error = pf->im.report_only ? 0 : write_password(pf, path, password);
-	if (error != 0) {
-		import_say(&pf->im, IMPORT_DIFFERS, what, "%s: %s", path, strerror(error));
-		return;
-	}
+	const char *path = import_secret(&pf->im, "smart_host.password", password);
 	if (import_set(&pf->im, what, "default", NULL, "outbound_auth", "basic") && import_set(&pf->im, what, "default", NULL, "outbound_user", name) &&
 		import_set(&pf->im, what, "default", NULL, "outbound_password_file", path))
 		import_say(&pf->im, IMPORT_TAKEN, what, "outbound_auth = basic, outbound_user = %s, outbound_password_file = %s", name, path);

@@ -458,6 +458,11 @@ void config_warnings(const struct config *c, void (*say)(void *, const char *), 
 			say(context, text);
 		}
 		warn_of_tls(c, s, &w);
+		size_t spool_n = strlen(c->service.spool_directory);
+		if (s->p.cluster == 1 && strncmp(s->p.home_directory, c->service.spool_directory, spool_n) == 0 && s->p.home_directory[spool_n] == '/') {
+			(void)snprintf(text, sizeof text, "server %s: cluster = yes, but home_directory is below spool_directory, which is this node's own", s->name);
+			say(context, text);
+		}
 		if (s->p.out.recipient_limit < 100) {
 			(void)snprintf(text, sizeof text, "server %s: recipient_limit is below the 100 of RFC 5321 4.5.3.1.8", s->name);
 			say(context, text);

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 import unittest
 
 from horn import Horn, Sink, free_port, remote, wait_for
@@ -106,6 +107,25 @@ class Faults(unittest.TestCase):
             wait_for("all orders are carried out", lambda: attempts() >= start + 2, 40)
             self.assertLess(writes() - before, 160)
             self.assertEqual(h.pids("mover"), [mover])
+
+    def test_after_all_stood_still_nobody_is_taken_for_stuck(self):
+        """A machine that was paused: master's own clock went on, the others could not answer."""
+        with Horn() as h:
+            before = sorted(h.pids())
+            tree = h.tree()
+
+            def pass_time(what, seconds):
+                until = time.monotonic() + seconds
+                wait_for(what, lambda: time.monotonic() > until, 60)
+
+            pass_time("each has been asked once", 2)
+            for pid in tree:
+                os.kill(pid, signal.SIGSTOP)
+            pass_time("longer than a process may be silent", 22)
+            for pid in tree:
+                os.kill(pid, signal.SIGCONT)
+            pass_time("some beats", 2)
+            self.assertEqual(sorted(h.pids()), before)
 
     def test_facts_that_cannot_be_synced_wait_and_nothing_is_lost(self):
         with Sink() as sink, Horn(domains=[remote(sink)]) as h:

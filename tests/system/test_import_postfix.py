@@ -155,6 +155,25 @@ class Files(unittest.TestCase):
                          {"default_domain": "web.shop.example", "masquerade_domain": "shop.example", "smart_host": "mail.shop.example", "listen": "127.0.0.1:25"})
         self.assertTrue([r for r in rows if r["fate"] == "differs" and r["what"].startswith("mydestination = ")])
 
+    def test_who_may_relay_is_said_by_one_list(self):
+        """smtpd_relay_restrictions, or where it is empty smtpd_recipient_restrictions, up to the first refusal: what permits elsewhere permits no relaying."""
+        for main, networks, logins in (("", "10.0.0.0/8", "yes"), ("smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination\nsmtpd_client_restrictions = permit_mynetworks\n", None, "yes"),
+                                       ("smtpd_relay_restrictions = defer_unauth_destination, permit_mynetworks\n", None, "no"),
+                                       ("smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination\n", "10.0.0.0/8", "no")):
+            with self.subTest(main):
+                shutil.rmtree(self.dir / "horn", ignore_errors=True)
+                self.write(f"myhostname = mx.shop.example\nmynetworks = 10.0.0.0/8\n{main}", MASTER.split("10.1")[0])
+                self.imported()
+                own = self.server()[""]
+                self.assertEqual((own.get("relay_exceptions"), own.get("relay_authenticated")), (networks, logins))
+
+    def test_what_is_not_good_as_a_whole_leaves_nothing(self):
+        """Two certificates and one key: each for itself is a value that Posthorn takes."""
+        self.write(MAIN + "smtpd_tls_cert_file = /a.pem, /b.pem\n", MASTER)
+        done = program("-c", self.dir / "horn", "--from", self.dir)
+        self.assertEqual((done.returncode, b"go together" in done.stderr), (78, True), done.stderr)
+        self.assertEqual([p for p in (self.dir / "horn").rglob("*") if p.is_file()], [])
+
     def test_what_cannot_be_used_is_left_out_and_told(self):
         """A bad value of one parameter costs that one alone; what is no configuration at all is refused."""
         self.write("myhostname = mx.shop.example\nsmtpd_timeout = long\nrelayhost = [a b]:x\nhopcount_limit = 1000000\nno line\n", MASTER.split("10.1")[0])
