@@ -20,10 +20,18 @@ BUILD = pathlib.Path(os.environ.get("POSTHORN_BUILD", TREE / "build"))
 TMP = os.environ.get("POSTHORN_TEST_TMP")
 
 
+GIVEN = set()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that nobody has, and that was not given out before: the kernel may draw the same one twice."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in GIVEN:
+            GIVEN.add(port)
+            return port
 
 
 def wait_for(what, condition, seconds=20):
